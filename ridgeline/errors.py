@@ -1,0 +1,65 @@
+"""The errors that Ridgeline raises on purpose, in one tree. Knows no HTTP and no gRPC.
+
+    RidgelineError
+    |-- InvalidInput        what the caller sent or wrote is wrong: a tensor, a recipe key
+    |   `-- WrongUsage      it stood on the command line
+    |-- NotFound            there is no such model, version, file or recipe
+    |-- CorruptData         a file is truncated, or is not what its digest says
+    |-- Unavailable         it exists, but cannot answer now: loading, failed to load, stopping
+    |   `-- Overloaded      the queue is full; the caller may try again later
+    |-- DeadlineExceeded    the time the caller gave ran out before the work was done
+    |-- Unsupported         a valid wish that this server does not implement
+    |-- TargetMissed        training ended below the accuracy that its recipe promises
+    |-- ParityFailed        the exported model does not answer as the trained one does
+    `-- StepFailed          a process that a command started ended badly
+
+Anything else that escapes is a fault of ours: INTERNAL / 500, logged with its traceback.
+"""
+
+
+class RidgelineError(Exception):
+    """Base of every error raised on purpose; its text is meant for the user."""
+
+
+class InvalidInput(RidgelineError, ValueError):
+    """What the caller sent or wrote is wrong; the text says what was received and what expected."""
+
+
+class WrongUsage(InvalidInput):
+    """What was written on the command line is wrong."""
+
+
+class NotFound(RidgelineError, LookupError):
+    """There is no such model, version, file or recipe."""
+
+
+class CorruptData(RidgelineError):
+    """A file is truncated, or is not what its digest says."""
+
+
+class Unavailable(RidgelineError):
+    """It exists, but cannot answer now."""
+
+
+class Overloaded(Unavailable):
+    """The queue is full; the request was not accepted and may be sent again later."""
+
+
+class DeadlineExceeded(RidgelineError):
+    """The time the caller gave ran out before the work was done."""
+
+
+class Unsupported(RidgelineError):
+    """A valid wish that this server does not implement."""
+
+
+class TargetMissed(RidgelineError):
+    """Training ended below the accuracy that its recipe promises."""
+
+
+class ParityFailed(RidgelineError):
+    """The exported model does not answer as the trained one does."""
+
+
+class StepFailed(RidgelineError):
+    """A process that a command started ended badly."""
