@@ -1,0 +1,79 @@
+"""The command `ridgeline serve`."""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ridgeline.settings import add_settings, load_settings
+from serving.settings import SECTION, ServeSettings
+
+if TYPE_CHECKING:
+    from serving.gateway import Gateway
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One flag per setting."""
+    add_settings(parser, cls=ServeSettings, section=SECTION)
+
+
+def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """Serve until SIGTERM or Ctrl-C, then drain. With `--json` the first line tells the ports."""
+    settings = load_settings(
+        ServeSettings, section=SECTION, arguments=arguments, environ=os.environ
+    )
+    import uvloop  # what follows needs the `serve` extra; `--help` does not
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, as_json=arguments.json))
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Say how the server ended."""
+    print(f"stopped after {result['answered_requests']} answered requests")
+
+
+async def _serve(settings: ServeSettings, *, as_json: bool) -> Mapping[str, Any]:
+    from serving.gateway import Gateway
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    gateway = Gateway(settings)
+    starting = asyncio.create_task(gateway.start())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()  # raises what kept the server from starting
+            _announce(gateway, as_json=as_json)
+        await stopping
+    finally:
+        starting.cancel()
+        stopping.cancel()
+        answered = sum(v.ready.statistics.success for v in gateway.registry if v.ready)
+        await gateway.stop()
+    return {"answered_requests": answered}
+
+
+def _announce(gateway: "Gateway", *, as_json: bool) -> None:
+    addresses = gateway.addresses
+    models = {
+        f"{served.name}/{served.version}": served.state.value for served in gateway.registry
+    } | {name: f"UNAVAILABLE: {reason}" for name, reason in gateway.registry.broken.items()}
+    if as_json:
+        ready = {"event": "ready", "pid": os.getpid(), **asdict(addresses), "models": models}
+        print(json.dumps(ready), flush=True)
+        return
+    host = addresses.host
+    print(f"gRPC     {host}:{addresses.grpc_port}")
+    print(f"HTTP     http://{host}:{addresses.http_port}/v2")
+    print(f"metrics  http://{host}:{addresses.metrics_port}/metrics")
+    for name, state in models.items():
+        print(f"model    {name}: {state}")
+    print("ready", flush=True)

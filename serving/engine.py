@@ -1,0 +1,127 @@
+"""The engine: ONNX Runtime runs one batch. Knows no queue, no request and no protocol."""
+
+import ctypes
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime
+
+from ridgeline.datatypes import DATATYPES, datatype_of_onnx
+from ridgeline.errors import Unavailable
+from ridgeline.model import FREE, TensorSpec
+from serving.request import Tensors
+
+logger = logging.getLogger(__name__)
+
+_BFLOAT16 = DATATYPES["BF16"]
+_ONNX_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+
+
+class Engine(Protocol):
+    """Runs batches of one model version; `run` is called from several threads at once."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, inputs: Tensors, /, *, outputs: Sequence[str]) -> list[np.ndarray]:
+        """The named outputs, in that order, for the given inputs."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How ONNX Runtime runs a model: `threads` an inference may use, and the provider's name."""
+
+    threads: int
+    execution_provider: str = "cpu"
+
+
+class OnnxEngine:
+    """One ONNX Runtime session. `inputs` and `outputs` are as the graph has them, batch axis too.
+
+    Raises InvalidInput where the graph uses a type that the protocol cannot carry, Unavailable
+    where ONNX Runtime cannot load the file or the execution provider is not really there.
+    """
+
+    def __init__(self, path: Path, *, settings: EngineSettings) -> None:
+        self._session = _session(path, settings=settings)
+        self.inputs = _specs(self._session.get_inputs())
+        self.outputs = _specs(self._session.get_outputs())
+        self.provider = self._session.get_providers()[0]
+        datatypes = [spec.datatype for spec in (*self.inputs, *self.outputs)]
+        self._has_bfloat16 = _BFLOAT16.name in datatypes
+
+    def run(self, inputs: Tensors, /, *, outputs: Sequence[str]) -> list[np.ndarray]:
+        """The named outputs, in that order; raises onnxruntime's own error where a kernel fails."""
+        if self._has_bfloat16:
+            return self._run_values(inputs, outputs=outputs)
+        return self._session.run(outputs, inputs)  # type: ignore[no-any-return]
+
+    def _run_values(self, inputs: Tensors, *, outputs: Sequence[str]) -> list[np.ndarray]:
+        """As `run`, by way of OrtValue: ONNX Runtime takes no bfloat16 numpy array."""
+        values = {name: _to_value(array) for name, array in inputs.items()}
+        return [_to_array(value) for value in self._session.run_with_ort_values(outputs, values)]
+
+
+def _session(path: Path, *, settings: EngineSettings) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    # Threads that spin between batches take the cores that the front end needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = settings.execution_provider
+    available = onnxruntime.get_available_providers()
+    if wanted == "auto":
+        wanted = "cuda" if "CUDAExecutionProvider" in available else "cpu"
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=[name for name in _PROVIDERS[wanted] if name in available]
+        )
+    except Exception as error:  # onnxruntime raises a dozen unrelated types here
+        raise Unavailable(f"ONNX Runtime cannot load {path.name}: {error}") from error
+    # A provider whose libraries are missing falls back without an exception: look what is there.
+    if (
+        settings.execution_provider != "auto"
+        and session.get_providers()[0] != _PROVIDERS[wanted][0]
+    ):
+        raise Unavailable(
+            f"the execution provider {wanted!r} was asked for, but ONNX Runtime offers only "
+            f"{', '.join(session.get_providers())} on this machine"
+        )
+    return session
+
+
+def _specs(arguments: Sequence[onnxruntime.NodeArg]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            name=argument.name,
+            datatype=datatype_of_onnx(argument.type).name,
+            shape=tuple(size if isinstance(size, int) else FREE for size in argument.shape),
+        )
+        for argument in arguments
+    )
+
+
+def _to_value(array: np.ndarray) -> onnxruntime.OrtValue:
+    if array.dtype != _BFLOAT16.numpy:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    bits = np.ascontiguousarray(array).view(np.uint16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
+
+
+def _to_array(value: onnxruntime.OrtValue) -> np.ndarray:
+    if value.element_type() != _ONNX_BFLOAT16:
+        return value.numpy()  # type: ignore[no-any-return]
+    shape = value.shape()
+    if 0 in shape:
+        return np.empty(shape, dtype=_BFLOAT16.numpy)
+    bits = ctypes.cast(value.data_ptr(), ctypes.POINTER(ctypes.c_uint16))
+    return np.ctypeslib.as_array(bits, shape).copy().view(_BFLOAT16.numpy)

@@ -1,0 +1,67 @@
+"""Runs an ASGI application on a port: uvicorn inside the gateway's own event loop."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from ridgeline.errors import InvalidInput
+
+_KEEP_ALIVE_S = 75  # longer than clients pause between requests: reconnecting costs them time
+_BACKLOG = 2048
+
+
+class HttpServer:
+    """One application on one port; `port` is the bound one. Raises InvalidInput if it is taken."""
+
+    def __init__(self, app: ASGIApp, *, host: str, port: int, drain_seconds: float) -> None:
+        self._socket = _listening_socket(host, port)
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(
+            app,
+            loop="none",
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=max(1, round(drain_seconds)),
+        )
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+
+    async def stop(self) -> None:
+        """Take no new requests; wait for the running ones, `drain_seconds` at most."""
+        self._server.should_exit = True
+        if self._serving:
+            await self._serving
+        self._socket.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the gateway decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)  # from here on clients wait instead of being refused
+    except OSError as error:
+        listener.close()
+        raise InvalidInput(f"cannot listen on {host}:{port}: {error}") from error
+    return listener

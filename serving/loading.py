@@ -1,0 +1,269 @@
+"""From a folder of the repository to a version that answers: configuration, session, warm-up."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tritonclient.grpc import model_config_pb2
+
+from ridgeline.cost import ModelCost
+from ridgeline.datatypes import datatype
+from ridgeline.errors import InvalidInput, NotFound, Unsupported
+from ridgeline.model import FREE, ModelSpec, TensorSpec, config_of, spec_of
+from ridgeline.repository import (
+    MODEL_FILE,
+    RepositoryModel,
+    check_digests,
+    read_card,
+    read_labels,
+)
+from serving.engine import EngineSettings, OnnxEngine
+from serving.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
+
+# Parts of a configuration that change what a model answers, and that this server does not act on.
+_UNSUPPORTED_PARTS = ("sequence_batching", "ensemble_scheduling", "batch_input", "batch_output")
+_BACKENDS = ("", "onnxruntime")
+_PLATFORMS = ("", "onnxruntime_onnx")
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    """A model version ready to run: its complete configuration and contract, engine and cost."""
+
+    config: model_config_pb2.ModelConfig
+    spec: ModelSpec
+    engine: OnnxEngine
+    cost: ModelCost | None
+    labels: Mapping[str, tuple[str, ...]]
+    instances: int
+
+
+def versions_to_serve(model: RepositoryModel) -> tuple[int, ...]:
+    """The versions that the configuration's version policy picks; Triton's default is the newest.
+
+    Raises NotFound where the folder holds no version, or not the one that the policy names.
+    """
+    if not model.versions:
+        raise NotFound(
+            f"{model.directory} holds no version; expected {model.directory}/1/{MODEL_FILE}"
+        )
+    config = model.read_config() or model_config_pb2.ModelConfig()
+    policy = config.version_policy
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            return model.versions
+        case "specific":
+            if missing := sorted(set(policy.specific.versions) - set(model.versions)):
+                raise NotFound(
+                    f"the version policy of {model.name!r} names versions {missing}, "
+                    f"but {model.directory} holds {list(model.versions)}"
+                )
+            return tuple(sorted(policy.specific.versions))
+        case "latest":
+            return model.versions[-max(1, policy.latest.num_versions) :]
+        case _:
+            return model.versions[-1:]
+
+
+def load_version(model: RepositoryModel, *, version: int, settings: ServeSettings) -> LoadedVersion:
+    """Load one version and run it once per batch size that decides its buffers. Blocks.
+
+    Raises a RidgelineError that says why the version cannot be served.
+    """
+    config = model.read_config()
+    _refuse_unsupported(config)
+    directory = model.version_directory(version)
+    card = read_card(directory)
+    if card:
+        check_digests(directory, card=card)
+    path = directory / ((config and config.default_model_filename) or MODEL_FILE)
+    if not path.is_file():
+        raise NotFound(f"version {version} of {model.name!r} has no file {path}")
+    instances = _instances(config)
+    engine = OnnxEngine(
+        path, settings=_engine_settings(config, instances=instances, settings=settings)
+    )
+    config = _completed(config, name=model.name, engine=engine, settings=settings)
+    config = _with_proven_batch_axis(config, engine=engine, given=model.read_config() is not None)
+    spec = spec_of(config)
+    cost = card.cost if card and card.cost else _counted_cost(path, batches=spec.batches)
+    if cost:
+        for key, value in cost.to_parameters().items():
+            config.parameters[key].string_value = value
+    return LoadedVersion(
+        config=config,
+        spec=spec,
+        engine=engine,
+        cost=cost,
+        labels=read_labels(model.directory, config),
+        instances=instances,
+    )
+
+
+def _refuse_unsupported(config: model_config_pb2.ModelConfig | None) -> None:
+    if config is None:
+        return
+    if config.backend not in _BACKENDS or config.platform not in _PLATFORMS:
+        raise Unsupported(
+            f"expected an ONNX model (backend 'onnxruntime'), "
+            f"the configuration asks for {config.backend or config.platform!r}"
+        )
+    for part in _UNSUPPORTED_PARTS:
+        field = config.DESCRIPTOR.fields_by_name[part]
+        if getattr(config, part) if field.is_repeated else config.HasField(part):
+            raise Unsupported(
+                f"the configuration uses {part!r}, which this server does not support"
+            )
+    for tensor in (*config.input, *config.output):
+        if tensor.HasField("reshape"):
+            raise Unsupported(f"the configuration reshapes {tensor.name!r}, which is not supported")
+
+
+def _instances(config: model_config_pb2.ModelConfig | None) -> int:
+    groups = config.instance_group if config else ()
+    return sum(max(1, group.count) for group in groups) or 1
+
+
+def _engine_settings(
+    config: model_config_pb2.ModelConfig | None, *, instances: int, settings: ServeSettings
+) -> EngineSettings:
+    cores = len(os.sched_getaffinity(0))
+    kinds = {group.kind for group in config.instance_group} if config else set()
+    provider = settings.execution_provider
+    if provider == "auto" and model_config_pb2.ModelInstanceGroup.KIND_GPU in kinds:
+        provider = "cuda"
+    if kinds == {model_config_pb2.ModelInstanceGroup.KIND_CPU}:
+        provider = "cpu"
+    threads = settings.engine_threads or max(1, cores // instances)
+    return EngineSettings(threads=threads, execution_provider=provider)
+
+
+def _completed(
+    config: model_config_pb2.ModelConfig | None,
+    *,
+    name: str,
+    engine: OnnxEngine,
+    settings: ServeSettings,
+) -> model_config_pb2.ModelConfig:
+    """The configuration with what it leaves out taken from the graph; checked where it does not."""
+    if config is None or not (config.input or config.output or config.max_batch_size):
+        completed = config_of(_spec_of_graph(name, engine=engine, settings=settings))
+        if config is not None:
+            completed.MergeFrom(config)
+        return completed
+    batches = config.max_batch_size > 0
+    given = config_of(_graph_spec(name, max_batch_size=config.max_batch_size, engine=engine))
+    if not config.input:
+        config.input.MergeFrom(given.input)
+    if not config.output:
+        config.output.MergeFrom(given.output)
+    spec = spec_of(config)
+    _check_tensors(spec.inputs, engine.inputs, kind="input", batches=batches)
+    _check_tensors(spec.outputs, engine.outputs, kind="output", batches=batches)
+    if missing := {tensor.name for tensor in engine.inputs} - {
+        tensor.name for tensor in spec.inputs
+    }:
+        raise InvalidInput(
+            f"the graph needs the inputs {sorted(missing)}, which config.pbtxt leaves out"
+        )
+    return config
+
+
+def _spec_of_graph(name: str, *, engine: OnnxEngine, settings: ServeSettings) -> ModelSpec:
+    """The contract of a model without a configuration: as Triton, a free first axis is a batch."""
+    tensors = (*engine.inputs, *engine.outputs)
+    batches = all(tensor.shape and tensor.shape[0] == FREE for tensor in tensors)
+    max_batch_size = settings.default_max_batch_size if batches else 0
+    return _graph_spec(name, max_batch_size=max_batch_size, engine=engine)
+
+
+def _graph_spec(name: str, *, max_batch_size: int, engine: OnnxEngine) -> ModelSpec:
+    first = 1 if max_batch_size else 0
+    return ModelSpec(
+        name=name,
+        max_batch_size=max_batch_size,
+        inputs=tuple(replace(tensor, shape=tensor.shape[first:]) for tensor in engine.inputs),
+        outputs=tuple(replace(tensor, shape=tensor.shape[first:]) for tensor in engine.outputs),
+    )
+
+
+def _check_tensors(
+    tensors: Sequence[TensorSpec], graph: Sequence[TensorSpec], *, kind: str, batches: bool
+) -> None:
+    by_name = {tensor.name: tensor for tensor in graph}
+    for tensor in tensors:
+        found = by_name.get(tensor.name)
+        if found is None:
+            raise InvalidInput(
+                f"config.pbtxt names the {kind} {tensor.name!r}, "
+                f"but the graph has {sorted(by_name)}"
+            )
+        shape = (FREE, *tensor.shape) if batches else tensor.shape
+        if tensor.datatype != found.datatype or not _compatible(shape, found.shape):
+            raise InvalidInput(
+                f"config.pbtxt gives the {kind} {tensor.name!r} as {tensor.datatype} "
+                f"{list(shape)}, but the graph has {found.datatype} {list(found.shape)}"
+            )
+
+
+def _compatible(configured: Sequence[int], graph: Sequence[int]) -> bool:
+    """Whether every shape that the configuration admits, the graph admits too."""
+    return len(configured) == len(graph) and all(
+        inside in (FREE, outside) for outside, inside in zip(configured, graph, strict=True)
+    )
+
+
+def _with_proven_batch_axis(
+    config: model_config_pb2.ModelConfig, *, engine: OnnxEngine, given: bool
+) -> model_config_pb2.ModelConfig:
+    """Run the model on zeros, as warm-up and to see that its outputs have a row per input row.
+
+    A model without config.pbtxt whose free first axis is no batch axis is served unbatched.
+    A model that refuses zeros (an index out of range, say) is served all the same, and says so.
+    """
+    spec = spec_of(config)
+    names = [tensor.name for tensor in spec.outputs]
+    for rows in (2, config.max_batch_size) if spec.batches else (0,):
+        rows = min(rows, config.max_batch_size)
+        try:
+            outputs = engine.run(_zeros(spec, rows=rows), outputs=names)
+        except Exception as error:  # noqa: BLE001 - kernels raise many unrelated types
+            logger.warning("model %r could not be warmed up with zeros: %s", spec.name, error)
+            return config
+        if spec.batches and any(not array.ndim or array.shape[0] != rows for array in outputs):
+            if given:
+                raise InvalidInput(
+                    f"max_batch_size is {config.max_batch_size}, but {rows} rows in "
+                    f"gave outputs of shape {[list(array.shape) for array in outputs]}"
+                )
+            logger.warning("model %r has no batch axis; it is served without batching", spec.name)
+            return config_of(_graph_spec(spec.name, max_batch_size=0, engine=engine))
+    return config
+
+
+def _zeros(spec: ModelSpec, *, rows: int) -> dict[str, np.ndarray]:
+    batch = (rows,) if spec.batches else ()
+    return {
+        tensor.name: _filled(
+            (*batch, *(1 if size == FREE else size for size in tensor.shape)), tensor
+        )
+        for tensor in spec.inputs
+    }
+
+
+def _filled(shape: tuple[int, ...], tensor: TensorSpec) -> np.ndarray:
+    if tensor.datatype == "BYTES":
+        return np.full(shape, b"", dtype=np.object_)
+    return np.zeros(shape, dtype=datatype(tensor.datatype).numpy)
+
+
+def _counted_cost(path: Path, *, batches: bool) -> ModelCost | None:
+    """The cost of a model that came without a card."""
+    from ridgeline import graph  # onnx costs memory that a server of published models need not pay
+
+    return graph.cost_of(path, batches=batches)

@@ -1,0 +1,169 @@
+"""The HTTP application: the REST routes of the Open Inference Protocol v2."""
+
+import functools
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from google.protobuf import json_format
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ridgeline.model import TensorSpec
+from serving.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane, ModelMetadata
+from serving.protocol.http_codec import HEADER_LENGTH, decode_request, encode_response
+from serving.protocol.statuses import status_of
+
+_Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Routes:
+    """The handlers of the protocol's routes, each a few lines over the data plane."""
+
+    def __init__(self, dataplane: DataPlane, *, max_request_bytes: int) -> None:
+        self._dataplane = dataplane
+        self._max_request_bytes = max_request_bytes
+
+    def table(self) -> list[Route]:
+        """Every route; a model's routes exist with and without a version."""
+        routes = [
+            Route("/v2", _answering(self.server_metadata)),
+            Route("/v2/", _answering(self.server_metadata)),
+            Route("/v2/health/live", _answering(self.live)),
+            Route("/v2/health/ready", _answering(self.ready)),
+        ]
+        for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+            routes += [
+                Route(model, _answering(self.model_metadata)),
+                Route(model + "/ready", _answering(self.model_ready)),
+                Route(model + "/config", _answering(self.model_config)),
+                Route(model + "/infer", _answering(self.infer), methods=["POST"]),
+            ]
+        return routes
+
+    async def live(self, _request: Request) -> Response:
+        """Whether the process answers at all."""
+        return JSONResponse({"live": True})
+
+    async def ready(self, _request: Request) -> Response:
+        """200 while inference requests are taken, else 503."""
+        return _readiness(self._dataplane.ready, name=None)
+
+    async def model_ready(self, request: Request) -> Response:
+        """200 where that model version can answer, else 503."""
+        model, version = _model(request)
+        return _readiness(self._dataplane.model_ready(model, version=version), name=model)
+
+    async def server_metadata(self, _request: Request) -> Response:
+        """Name, version, and the extensions that are really there."""
+        return JSONResponse(
+            {"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": list(EXTENSIONS)}
+        )
+
+    async def model_metadata(self, request: Request) -> Response:
+        """Inputs and outputs of a model as clients see them, with the batch axis."""
+        model, version = _model(request)
+        metadata = self._dataplane.model_metadata(model, version=version)
+        return JSONResponse(
+            {
+                "name": metadata.spec.name,
+                "versions": metadata.versions,
+                "platform": metadata.platform,
+                "inputs": [_tensor(tensor, metadata=metadata) for tensor in metadata.spec.inputs],
+                "outputs": [_tensor(tensor, metadata=metadata) for tensor in metadata.spec.outputs],
+            }
+        )
+
+    async def model_config(self, request: Request) -> Response:
+        """The complete configuration; its parameters carry the model's cost."""
+        model, version = _model(request)
+        config = self._dataplane.config(model, version=version)
+        return JSONResponse(json_format.MessageToDict(config, preserving_proto_field_name=True))
+
+    async def infer(self, request: Request) -> Response:
+        """One inference, JSON or binary."""
+        model, version = _model(request)
+        decoded = decode_request(
+            await self._body(request),
+            model_name=model,
+            model_version=version,
+            header_length=request.headers.get(HEADER_LENGTH),
+        )
+        encoded = encode_response(await self._dataplane.infer(decoded.request), decoded=decoded)
+        if encoded.header_length is None:
+            return Response(encoded.body, media_type="application/json")
+        return Response(
+            encoded.body,
+            media_type="application/octet-stream",
+            headers={HEADER_LENGTH: str(encoded.header_length)},
+        )
+
+    async def _body(self, request: Request) -> bytes:
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise HTTPException(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                f"Content-Encoding must be identity, received {encoding!r}",
+            )
+        chunks = []
+        received_bytes = 0
+        async for chunk in request.stream():
+            received_bytes += len(chunk)
+            if received_bytes > self._max_request_bytes:
+                raise HTTPException(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"the request is larger than {self._max_request_bytes} bytes",
+                )
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def http_app(dataplane: DataPlane, *, max_request_bytes: int) -> Starlette:
+    """The ASGI application of the protocol."""
+    routes = Routes(dataplane, max_request_bytes=max_request_bytes)
+    return Starlette(
+        routes=routes.table(),
+        exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]
+    )
+
+
+def _answering(handler: _Handler) -> _Handler:
+    """Turn what a handler raises into the status and body that the client receives."""
+
+    @functools.wraps(handler)
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except HTTPException:
+            raise
+        except Exception as error:  # noqa: BLE001 - the table logs what it does not know
+            _, status, text = status_of(error)
+            return JSONResponse({"error": text}, status_code=status)
+
+    return answer
+
+
+async def _http_error(_request: Request, error: HTTPException) -> Response:
+    """Unknown routes, wrong methods and unreadable bodies, as the protocol words errors."""
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+def _model(request: Request) -> tuple[str, str]:
+    return request.path_params["model"], request.path_params.get("version", "")
+
+
+def _readiness(ready: bool, *, name: str | None) -> Response:
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    body: dict[str, Any] = {"ready": ready} if name is None else {"name": name, "ready": ready}
+    return JSONResponse(body, status_code=status)
+
+
+def _tensor(tensor: TensorSpec, *, metadata: ModelMetadata) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": list(metadata.spec.full_shape(tensor)),
+    }

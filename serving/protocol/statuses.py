@@ -1,0 +1,47 @@
+"""The one table from errors to gRPC and HTTP statuses."""
+
+import logging
+from http import HTTPStatus
+
+import grpc
+
+from ridgeline.errors import (
+    CorruptData,
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    RidgelineError,
+    Unavailable,
+    Unsupported,
+)
+from serving.batcher import EngineFault
+
+logger = logging.getLogger(__name__)
+
+# The first class that fits decides, so a subclass stands above its base. The pairs are those of
+# Triton: Overloaded is UNAVAILABLE / 503 there, and clients written for it look for that.
+STATUSES: tuple[tuple[type[Exception], grpc.StatusCode, HTTPStatus], ...] = (
+    (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT, HTTPStatus.BAD_REQUEST),
+    (NotFound, grpc.StatusCode.NOT_FOUND, HTTPStatus.NOT_FOUND),
+    (Overloaded, grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
+    (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED, HTTPStatus.GATEWAY_TIMEOUT),
+    (Unsupported, grpc.StatusCode.UNIMPLEMENTED, HTTPStatus.NOT_IMPLEMENTED),
+    (CorruptData, grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (EngineFault, grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
+)
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, HTTPStatus, str]:
+    """The gRPC code, the HTTP status and the text for the client.
+
+    An error that the table does not know is our fault: logged with its traceback, INTERNAL / 500.
+    """
+    for kind, code, http in STATUSES:
+        if isinstance(error, kind):
+            return code, http, str(error)
+    if not isinstance(error, RidgelineError):
+        logger.error("a request failed unexpectedly", exc_info=error)
+    text = f"internal error: {type(error).__name__}: {error}"
+    return grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR, text

@@ -1,0 +1,176 @@
+"""The models that this server knows, by name and version, and the state of each."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from ridgeline.errors import NotFound, RidgelineError, Unavailable
+from ridgeline.repository import RepositoryModel, scan
+from serving.batcher import Batcher
+from serving.loading import LoadedVersion, load_version, versions_to_serve
+from serving.settings import ServeSettings
+from serving.statistics import ModelStatistics
+
+logger = logging.getLogger(__name__)
+
+
+class State(Enum):
+    """The state of a model version, in the words of Triton's repository index."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True)
+class ReadyVersion:
+    """A version that can answer."""
+
+    name: str
+    version: str
+    loaded: LoadedVersion
+    batcher: Batcher
+    statistics: ModelStatistics
+
+
+@dataclass
+class ServedVersion:
+    """One version of a model and its state; `ready` is there exactly while it is READY."""
+
+    name: str
+    version: str
+    state: State = State.LOADING
+    reason: str = "it is still loading"
+    ready: ReadyVersion | None = None
+    load_ns: int = 0
+
+
+class Registry:
+    """Loads the models of a repository and finds them by name and version.
+
+    Used in the event loop only; the loading itself happens in a thread.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._models: dict[str, dict[int, ServedVersion]] = {}
+        self._broken: dict[str, str] = {}
+        self.loaded = False
+
+    def __iter__(self) -> Iterator[ServedVersion]:
+        for versions in self._models.values():
+            yield from versions.values()
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Models of which no version could even be looked at, with the reason."""
+        return dict(self._broken)
+
+    async def load(self) -> None:
+        """Load every model of the repository; one that cannot be loaded does not stop the others.
+
+        Raises NotFound where the repository itself is not there.
+        """
+        models = scan(self._settings.repository)
+        chosen = [(model, self._choose(model)) for model in models]
+        for model, versions in chosen:
+            for version in versions:
+                await self._load_version(model, version=version)
+        self.loaded = True
+
+    def find(self, name: str, *, version: str = "") -> ReadyVersion:
+        """The version asked for, or the newest that is ready.
+
+        Raises NotFound for an unknown model or version, Unavailable with the reason otherwise.
+        """
+        if name in self._broken:
+            raise Unavailable(f"model {name!r} is unavailable: {self._broken[name]}")
+        if name not in self._models:
+            raise NotFound(f"Request for unknown model: {name!r} is not found")
+        versions = self._models[name]
+        if version:
+            return _ready(_of_number(versions, name=name, version=version))
+        newest = max(versions)
+        ready = [number for number, served in versions.items() if served.state is State.READY]
+        return _ready(versions[max(ready, default=newest)])
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a model that are ready, oldest first."""
+        return [
+            served.version for served in self._models[name].values() if served.state is State.READY
+        ]
+
+    async def close(self, *, drain_seconds: float) -> None:
+        """Answer what was accepted, within `drain_seconds`, and release the engines."""
+        batchers = [served.ready.batcher for served in self if served.ready]
+        await asyncio.gather(*(batcher.close(drain_seconds=drain_seconds) for batcher in batchers))
+        for served in self:
+            served.state, served.reason = State.UNAVAILABLE, "the server is stopping"
+            served.ready = None
+
+    def _choose(self, model: RepositoryModel) -> tuple[int, ...]:
+        try:
+            numbers = versions_to_serve(model)
+        except (RidgelineError, OSError, UnicodeDecodeError) as error:
+            self._broken[model.name] = str(error)
+            logger.error("model %r is unavailable: %s", model.name, error)
+            return ()
+        self._models[model.name] = {
+            number: ServedVersion(name=model.name, version=str(number)) for number in numbers
+        }
+        return numbers
+
+    async def _load_version(self, model: RepositoryModel, *, version: int) -> None:
+        served = self._models[model.name][version]
+        begin_ns = time.monotonic_ns()
+        try:
+            loaded = await asyncio.to_thread(
+                load_version, model, version=version, settings=self._settings
+            )
+        except Exception as error:  # one bad model must not stop the others
+            served.state, served.reason = State.UNAVAILABLE, _reason(error)
+            expected = isinstance(error, (RidgelineError, OSError))
+            logger.error(
+                "model %r version %s is unavailable: %s",
+                served.name,
+                served.version,
+                served.reason,
+                exc_info=None if expected else error,
+            )
+            return
+        served.load_ns = time.monotonic_ns() - begin_ns
+        statistics = ModelStatistics()
+        batcher = Batcher(
+            loaded.engine,
+            spec=loaded.spec,
+            statistics=statistics,
+            instances=loaded.instances,
+            max_queue_size=self._settings.max_queue_size,
+        )
+        served.ready = ReadyVersion(served.name, served.version, loaded, batcher, statistics)
+        served.state, served.reason = State.READY, ""
+        logger.info("model %r version %s is ready", served.name, served.version)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _of_number(versions: dict[int, ServedVersion], *, name: str, version: str) -> ServedVersion:
+    if version.isdecimal() and int(version) in versions:
+        return versions[int(version)]
+    raise NotFound(
+        f"Request for unknown model: {name!r} version {version!r} is not found; "
+        f"served versions are {', '.join(map(str, sorted(versions)))}"
+    )
+
+
+def _ready(served: ServedVersion) -> ReadyVersion:
+    if served.ready is None:
+        raise Unavailable(
+            f"model {served.name!r} version {served.version} is unavailable: {served.reason}"
+        )
+    return served.ready

@@ -1,0 +1,91 @@
+"""What one model version has done, counted once; /metrics and later the statistics RPC read it."""
+
+import bisect
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+
+NS_PER_US = 1_000
+
+# Upper bounds, three to a decade: wide enough for a perceptron and for a network of seconds.
+DURATION_BOUNDS_US = tuple(step * 10**power for power in range(1, 7) for step in (1, 2, 5))
+ROW_BOUNDS = tuple(2**power for power in range(11))
+
+
+class FailureReason(Enum):
+    """Why a request got no answer; the values are those of Triton's metric label `reason`."""
+
+    REJECTED = "REJECTED"
+    CANCELED = "CANCELED"
+    BACKEND = "BACKEND"
+    OTHER = "OTHER"
+
+
+class Histogram:
+    """Counts of observations by upper bound, and their sum, as Prometheus shows them."""
+
+    def __init__(self, bounds: tuple[int, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        self.counts[bisect.bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """How long one batch took, in nanoseconds: packing inputs, the engine, splitting outputs."""
+
+    compute_input_ns: int
+    compute_infer_ns: int
+    compute_output_ns: int
+
+
+@dataclass
+class ModelStatistics:
+    """Counters of one model version, written by one thread only (the event loop's).
+
+    Durations are nanoseconds. As in Triton, the durations of a batch count once per request in it,
+    and queue and compute durations are those of successful requests.
+    """
+
+    success: int = 0
+    failure: Counter[FailureReason] = field(default_factory=Counter)
+    inference_count: int = 0  # rows
+    execution_count: int = 0  # batches
+    request_ns: int = 0
+    queue_ns: int = 0
+    compute_input_ns: int = 0
+    compute_infer_ns: int = 0
+    compute_output_ns: int = 0
+    request_us: Histogram = field(default_factory=lambda: Histogram(DURATION_BOUNDS_US))
+    queue_us: Histogram = field(default_factory=lambda: Histogram(DURATION_BOUNDS_US))
+    compute_infer_us: Histogram = field(default_factory=lambda: Histogram(DURATION_BOUNDS_US))
+    batch_rows: Histogram = field(default_factory=lambda: Histogram(ROW_BOUNDS))
+
+    def record_batch(self, times: BatchTimes, *, rows: int) -> None:
+        """Count one execution of the engine."""
+        self.execution_count += 1
+        self.batch_rows.observe(rows)
+        self.compute_infer_us.observe(times.compute_infer_ns / NS_PER_US)
+
+    def record_success(
+        self, times: BatchTimes, *, rows: int, request_ns: int, queue_ns: int
+    ) -> None:
+        """Count one answered request that was part of a batch with those times."""
+        self.success += 1
+        self.inference_count += rows
+        self.request_ns += request_ns
+        self.queue_ns += queue_ns
+        self.compute_input_ns += times.compute_input_ns
+        self.compute_infer_ns += times.compute_infer_ns
+        self.compute_output_ns += times.compute_output_ns
+        self.request_us.observe(request_ns / NS_PER_US)
+        self.queue_us.observe(queue_ns / NS_PER_US)
+
+    def record_failure(self, reason: FailureReason) -> None:
+        """Count one request that got no answer."""
+        self.failure[reason] += 1
