@@ -1,0 +1,68 @@
+# The commands of this project; `make help` lists them. Needs Python 3.11, pip, make and gcc.
+
+PYTHON ?= python3.11
+FLAVOUR ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+TRITON := .triton-venv
+INSTALLED := $(VENV)/installed-$(FLAVOUR)
+PACKAGES := ridgeline training export serving loadtest
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format serve bench triton lock clean
+
+help: ## List these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## Set up .venv with the locked versions (FLAVOUR=gpu for CUDA builds)
+
+$(INSTALLED): requirements/$(FLAVOUR).txt pyproject.toml
+	@echo "Setting up $(VENV) with locked versions: about 600 MB to download, once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --require-hashes --requirement requirements/$(FLAVOUR).txt
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# However make ends, the demo ends with it.
+demo: export RIDGELINE_STOP_WITH_PARENT = 1
+demo: $(INSTALLED) ## Train, export, serve and measure LeNet-5 on MNIST, and write reports/demo/
+	@$(BIN)/python -m ridgeline demo
+
+test: $(INSTALLED) ## Run the whole test suite and measure its coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+lint: $(INSTALLED) ## Check style, types, who imports whom, the Dockerfile
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+format: $(INSTALLED) ## Rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: $(INSTALLED) ## Serve model_repository/ on 8001 (gRPC), 8000 (HTTP), 8002 (metrics)
+	@ls model_repository/*/*/model.onnx >/dev/null 2>&1 || { \
+	    echo "model_repository/ is empty: training LeNet-5 first"; \
+	    $(BIN)/ridgeline train lenet5 && $(BIN)/ridgeline export artifacts/lenet5; }
+	$(BIN)/ridgeline serve
+
+bench: $(INSTALLED) ## Measure the gateway beside bare ONNX Runtime, as ratios within one run
+	$(BIN)/python -m loadtest.bench
+
+triton: $(TRITON)/installed ## Show that the real Triton serves model_repository/ with the same answers
+	$(BIN)/python tests/triton/check.py $(TRITON) model_repository
+
+$(TRITON)/installed: requirements/triton.txt
+	$(PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/python -m pip install --quiet --require-hashes --requirement requirements/triton.txt
+	@touch $@
+
+lock: ## Resolve the versions of pyproject.toml anew into requirements/
+	$(PYTHON) -m venv .lock-venv && .lock-venv/bin/python -m pip install --quiet uv
+	.ci/lock .lock-venv/bin/uv
+	rm -r .lock-venv
+
+clean: ## Remove what the commands above made, except published models
+	rm -rf $(VENV) artifacts reports .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

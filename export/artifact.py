@@ -1,0 +1,80 @@
+"""What training hands over: a SavedModel, and beside it what is known of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ridgeline.errors import CorruptData, NotFound, TargetMissed
+
+_SAVED_MODEL = "saved_model"
+_LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A SavedModel to export; `evaluation` maps input names to the test set, `label` apart.
+
+    A bare SavedModel has neither `training` nor `evaluation`.
+    """
+
+    name: str
+    saved_model: Path
+    training: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: np.ndarray | None = None
+
+
+def read_artifact(path: Path) -> Artifact:
+    """An artifact folder of the training stage, or a bare SavedModel folder.
+
+    Raises NotFound where it is neither, TargetMissed where training ended below its target,
+    CorruptData where a file of it cannot be read.
+    """
+    if (path / "saved_model.pb").is_file():
+        return Artifact(name=path.resolve().name, saved_model=path)
+    training = _training(path)
+    if not training.get("reached", False):
+        raise TargetMissed(
+            f"{path} cannot be exported: its accuracy is {training.get('test_accuracy')}, "
+            f"its recipe requires {training.get('required_accuracy')}"
+        )
+    if not (path / _SAVED_MODEL / "saved_model.pb").is_file():
+        raise NotFound(f"{path} holds no {_SAVED_MODEL}; train it again")
+    evaluation = _evaluation(path / "evaluation.npz")
+    labels = evaluation.pop(_LABEL, None)
+    return Artifact(
+        name=str(training.get("model", path.resolve().name)),
+        saved_model=path / _SAVED_MODEL,
+        training=training,
+        evaluation=evaluation,
+        labels=labels,
+    )
+
+
+def _training(path: Path) -> dict[str, Any]:
+    file = path / "training.json"
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(
+            f"{path} is neither an artifact (no training.json) nor a SavedModel (no saved_model.pb)"
+        ) from None
+    except ValueError as error:
+        raise CorruptData(f"{file} is not JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise CorruptData(f"{file} must hold an object, received a {type(table).__name__}")
+    return table
+
+
+def _evaluation(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise NotFound(f"{path} is missing; train the model again") from None
+    except Exception as error:  # zipfile, zlib and numpy each raise their own
+        raise CorruptData(f"{path} cannot be read: {error}") from error

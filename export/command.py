@@ -1,0 +1,68 @@
+"""The command `ridgeline export`."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The source, and what to publish it as."""
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="ARTIFACT|SAVED_MODEL_DIR",
+        help="a folder that `ridgeline train` wrote, or any SavedModel with a serving signature",
+    )
+    parser.add_argument("--name", help="name to publish under (default: the artifact's)")
+    parser.add_argument(
+        "--max-batch-size",
+        type=int,
+        default=64,
+        metavar="B",
+        help="most rows that the server may run at once (default: 64)",
+    )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="model repository to publish into (default: model_repository)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """Convert, count, prove and publish. Raises a RidgelineError, with nothing published."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    from export.pipeline import ExportSettings, export  # TensorFlow: seconds, and only if needed
+
+    return export(
+        ExportSettings(
+            source=arguments.source,
+            repository=arguments.repository,
+            name=arguments.name,
+            max_batch_size=arguments.max_batch_size,
+        )
+    )
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """What was published, and its proof."""
+    cost, parity = result["cost"], result["parity"]
+    table = Table(title=f"published {result['directory']}", show_header=False)
+    if cost:
+        table.add_row("FLOPs per sample", f"{cost['flops_per_sample']:,}")
+        table.add_row("parameters", f"{cost['parameters']:,}")
+    table.add_row("largest relative error", f"{parity['max_relative_error']:.1e}")
+    table.add_row("largest absolute error", f"{parity['max_absolute_error']:.1e}")
+    table.add_row("top-1 agreement", f"{100 * parity['top1_agreement']:.0f} %")
+    for which, found in result["accuracy"].items():
+        share = f"{100 * found['accuracy']:.2f} % ({found['correct']:,} of {found['samples']:,})"
+        table.add_row(f"accuracy, {which}", share)
+    table.add_row("time", f"{result['seconds']} s")
+    Console().print(table)

@@ -1,0 +1,121 @@
+"""The command `ridgeline models`: what a repository holds, broken models with their reason."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ridgeline.errors import NotFound, RidgelineError
+from ridgeline.model import ModelSpec, TensorSpec, spec_of
+from ridgeline.repository import (
+    MODEL_FILE,
+    ModelCard,
+    RepositoryModel,
+    check_digests,
+    read_card,
+    scan,
+)
+
+_FIGURES = ("FLOPs", "parameters", "error", "accuracy")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The repository to list."""
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="model repository to list (default: model_repository)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """Every model of the repository. Raises NotFound where there is no repository."""
+    return {
+        "repository": str(arguments.repository),
+        "models": [_described(model) for model in scan(arguments.repository)],
+    }
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """One row per model: its newest version's figures."""
+    if not result["models"]:
+        print(f"{result['repository']} holds no model; `ridgeline export` publishes one")
+        return
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("model", "versions", "inputs -> outputs", *_FIGURES):
+        table.add_column(heading, no_wrap=True, justify="right" if heading in _FIGURES else "left")
+    for model in result["models"]:
+        table.add_row(*_row(model))
+    Console().print(table)
+    for model in result["models"]:
+        if model["problem"]:
+            print(f"{model['name']}: {model['problem']}")
+
+
+def _described(model: RepositoryModel) -> dict[str, Any]:
+    """What is known of a model; a broken one carries its `problem` instead of stopping the list."""
+    described: dict[str, Any] = {"name": model.name, "versions": list(model.versions)}
+    described |= {"inputs": None, "outputs": None, "card": None, "problem": None}
+    try:
+        if not model.versions:
+            raise NotFound(f"no version; expected {model.directory / '1' / MODEL_FILE}")
+        config = model.read_config()
+        if config and config.input and config.output:
+            spec = spec_of(config)
+            described["inputs"] = _tensors(spec.inputs, spec=spec)
+            described["outputs"] = _tensors(spec.outputs, spec=spec)
+        directory = model.version_directory(model.versions[-1])
+        card = read_card(directory)
+        if card:
+            described["card"] = _card(card)
+            check_digests(directory, card=card)
+    except (RidgelineError, OSError, UnicodeDecodeError) as error:
+        described["problem"] = str(error)
+    return described
+
+
+def _tensors(tensors: tuple[TensorSpec, ...], *, spec: ModelSpec) -> list[dict[str, Any]]:
+    return [
+        {"name": tensor.name, "datatype": tensor.datatype, "shape": spec.full_shape(tensor)}
+        for tensor in tensors
+    ]
+
+
+def _card(card: ModelCard) -> dict[str, Any]:
+    table = asdict(card)
+    if card.cost:
+        table["cost"]["flops_per_sample"] = card.cost.flops_per_sample
+    return table
+
+
+def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
+    card = model["card"] or {}
+    cost, parity = card.get("cost") or {}, card.get("parity") or {}
+    accuracy = card.get("training", {}).get("accuracy", {}).get("exported")
+    return (
+        model["name"],
+        ", ".join(map(str, model["versions"])) or "none",
+        _contract(model),
+        f"{cost['flops_per_sample']:,}" if cost else "-",
+        f"{cost['parameters']:,}" if cost else "-",
+        f"{parity['max_relative_error']:.0e}" if parity else "-",
+        f"{100 * accuracy['accuracy']:.2f} %" if accuracy else "-",
+    )
+
+
+def _contract(model: Mapping[str, Any]) -> str:
+    """Inputs and outputs, one a line; the brackets are escaped, since rich reads them as markup."""
+    if model["inputs"] is None:
+        return "from the graph"
+    arrows = [""] * len(model["inputs"]) + ["-> "] * len(model["outputs"])
+    return "\n".join(
+        f"{arrow}{tensor['name']} {tensor['datatype']}\\[{','.join(map(str, tensor['shape']))}]"
+        for arrow, tensor in zip(arrows, (*model["inputs"], *model["outputs"]), strict=True)
+    )
