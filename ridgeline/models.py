@@ -21,8 +21,6 @@ from ridgeline.repository import (
     scan,
 )
 
-_FIGURES = ("FLOPs", "parameters", "error", "accuracy")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The repository to list."""
@@ -48,9 +46,9 @@ def show(result: Mapping[str, Any]) -> None:
     if not result["models"]:
         print(f"{result['repository']} holds no model; `ridgeline export` publishes one")
         return
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("model", "versions", "inputs -> outputs", *_FIGURES):
-        table.add_column(heading, no_wrap=True, justify="right" if heading in _FIGURES else "left")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 1, 0))
+    for heading in ("model", "inputs -> outputs", "per sample", "as exported"):
+        table.add_column(heading, no_wrap=True)
     for model in result["models"]:
         table.add_row(*_row(model))
     Console().print(table)
@@ -99,15 +97,19 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     card = model["card"] or {}
     cost, parity = card.get("cost") or {}, card.get("parity") or {}
     accuracy = card.get("training", {}).get("accuracy", {}).get("exported")
+    versions = ", ".join(map(str, model["versions"])) or "none"
+    error = f"error {parity['max_relative_error']:.0e}" if parity else "no proof"
+    share = f"\naccuracy {100 * accuracy['accuracy']:.2f} %" if accuracy else ""
     return (
-        model["name"],
-        ", ".join(map(str, model["versions"])) or "none",
+        f"{model['name']}\nversion {versions}",
         _contract(model),
-        f"{cost['flops_per_sample']:,}" if cost else "-",
-        f"{cost['parameters']:,}" if cost else "-",
-        f"{parity['max_relative_error']:.0e}" if parity else "-",
-        f"{100 * accuracy['accuracy']:.2f} %" if accuracy else "-",
+        _counts(cost) if cost else "unknown",
+        error + share,
     )
+
+
+def _counts(cost: Mapping[str, int]) -> str:
+    return f"{cost['flops_per_sample']:,} FLOPs\n{cost['parameters']:,} weights"
 
 
 def _contract(model: Mapping[str, Any]) -> str:

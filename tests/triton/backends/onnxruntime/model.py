@@ -1,7 +1,7 @@
 """A Triton backend named `onnxruntime`, run by Triton's Python backend.
 
-The wheel `nvidia-pytriton` carries the real server, but not its ONNX Runtime backend. With this file
-in a folder `onnxruntime` of its backend directory, that server loads our repository unchanged.
+The wheel `nvidia-pytriton` carries the real server, but not its ONNX Runtime backend. With this
+file in a folder `onnxruntime` of its backends, that server loads our repository unchanged.
 """
 
 import json
