@@ -72,7 +72,8 @@ def _training(path: Path) -> dict[str, Any]:
 
 def _evaluation(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise NotFound(f"{path} is missing; train the model again") from None

@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": ("loadtest.evaluate", "send labelled samples to a server and count right answers"),
     "loadtest": ("loadtest.command", "measure a server's latency beside the physical floor"),
     "hardware": ("ridgeline.hardware", "measure this machine's peak FLOP/s and bandwidth"),
+    "report": ("loadtest.report_command", "write the page of a summary"),
     "demo": ("ridgeline.demo", "do all of it once: train, export, serve, evaluate, measure"),
 }
 

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -235,7 +236,8 @@ def _versions(folder: Path) -> tuple[int, ...]:
     if not folder.is_dir():
         return ()
     numbers = (path.name for path in folder.iterdir() if path.is_dir())
-    return tuple(sorted(int(name) for name in numbers if name.isdecimal() and int(name) > 0))
+    # "02" is no version: its folder could not be found again under the number 2.
+    return tuple(sorted(int(name) for name in numbers if re.fullmatch("[1-9][0-9]*", name)))
 
 
 def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
