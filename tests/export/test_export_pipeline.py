@@ -117,7 +117,7 @@ def wrong(inputs):
 def test_another_accuracy_after_export_publishes_nothing(artifact, root, monkeypatch):
     counts = iter([Accuracy(correct=40, samples=100), Accuracy(correct=39, samples=100)])
     monkeypatch.setattr(pipeline, "accuracy", lambda *_, **__: next(counts))
-    with pytest.raises(ParityFailed, match="before export 40 of 100 samples .* after it 39"):
+    with pytest.raises(ParityFailed, match=r"before export 40 of 100 samples .* after it 39"):
         export(ExportSettings(source=artifact, repository=root))
     assert published(root) == []
 
