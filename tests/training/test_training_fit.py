@@ -1,0 +1,153 @@
+"""The loop: repeatable, keeps the test set out of it, and survives a run that diverges."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ridgeline.errors import InvalidInput
+from training import datasets
+from training.datasets import DataSet, Samples
+from training.fit import augmentation_layers, check_fits, count_correct, fit, make_optimizer
+from training.recipe import Augmentation, Optimizer, Recipe
+
+Make = Callable[..., Recipe]
+
+
+def weights(network: keras.Model) -> list[np.ndarray]:
+    arrays: list[np.ndarray] = network.get_weights()
+    return arrays
+
+
+def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return all((one == other).all() for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize(
+    ("model", "augmentation"),
+    [
+        ("perceptron", None),
+        ("lenet5", Augmentation(shift=0.05, rotation_degrees=5, zoom=0.05)),
+    ],
+)
+def test_the_same_seed_gives_the_same_weights_to_the_bit(
+    recipe: Make, model: str, augmentation: Augmentation | None
+) -> None:
+    run = recipe(model=model, augmentation=augmentation, training_samples=200)
+    first, again = fit(run), fit(run)
+    assert same(weights(first.network), weights(again.network))
+    assert [point.loss for point in first.curve] == [point.loss for point in again.curve]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_another_seed_gives_other_weights(recipe: Make) -> None:
+    first, other = (fit(recipe(seed=seed, epochs=1)) for seed in (1, 2))
+    assert not same(weights(first.network), weights(other.network))
+
+
+def test_nothing_in_a_run_depends_on_the_test_set(
+    recipe: Make, few_digits: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fit(recipe())
+    wrong = Samples(few_digits.test.inputs, (few_digits.test.labels + 1) % 10)
+    monkeypatch.setattr(datasets, "load", lambda _name: dataclasses.replace(few_digits, test=wrong))
+    again = fit(recipe())
+    assert same(weights(first.network), weights(again.network))
+    assert first.test_correct > 200 > again.test_correct
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_the_network_learns_and_the_curve_records_each_epoch(recipe: Make) -> None:
+    outcome = fit(recipe(epochs=3))
+    assert [point.epoch for point in outcome.curve] == [1, 2, 3]
+    losses = [point.val_loss for point in outcome.curve]
+    assert losses[2] < losses[0] < math.log(10)  # a guess costs log(10)
+    assert all(point.seconds > 0 for point in outcome.curve)
+    assert outcome.train_seconds >= sum(point.seconds for point in outcome.curve)
+    assert outcome.test_accuracy == outcome.test_correct / 400 > 0.7
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_the_learning_rate_falls_along_half_a_cosine_to_its_end(recipe: Make) -> None:
+    settings = Optimizer(learning_rate=0.08, final_learning_rate=0.02)
+    curve = fit(recipe(epochs=4, optimizer=settings)).curve
+    by_hand = [0.02 + 0.06 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in (1, 2, 3, 4)]
+    assert [point.learning_rate for point in curve] == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_a_run_that_diverges_ends_early_and_classes_nothing_rightly(
+    recipe: Make, few_digits: DataSet
+) -> None:
+    few_digits.training.inputs[:] = np.nan  # passes tanh; a ReLU may swallow it
+    outcome = fit(recipe(model="lenet5", epochs=50))
+    assert len(outcome.curve) == 1
+    assert not math.isfinite(outcome.curve[-1].loss)
+    assert outcome.test_correct == 0
+
+
+def test_adam_and_sgd_are_what_keras_calls_them() -> None:
+    sgd = make_optimizer(Optimizer(learning_rate=0.1, momentum=0.5), steps=10)
+    adam = make_optimizer(Optimizer(learning_rate=0.1, name="adam"), steps=10)
+    assert isinstance(sgd, keras.optimizers.SGD)
+    assert sgd.momentum == 0.5
+    assert isinstance(adam, keras.optimizers.Adam)
+
+
+@given(step=st.integers(0, 1000), rate=st.floats(1e-5, 10), share=st.floats(0, 1))
+def test_the_schedule_stays_between_its_ends(step: int, rate: float, share: float) -> None:
+    settings = Optimizer(learning_rate=rate, final_learning_rate=rate * share)
+    optimizer = make_optimizer(settings, steps=500)
+    optimizer.iterations.assign(step)
+    now = float(optimizer.learning_rate)
+    assert rate * share * (1 - 1e-5) - 1e-7 <= now <= rate * (1 + 1e-5)
+    if step >= 500:
+        assert now == pytest.approx(rate * share, rel=1e-4, abs=1e-6)
+
+
+def test_augmentation_changes_images_in_training_only() -> None:
+    keras.utils.set_random_seed(1)
+    images = np.zeros((4, 32, 32, 1), np.float32)
+    images[:, 12:20, 12:20] = 1
+    for bounds in ({"shift": 0.2}, {"rotation_degrees": 40.0}, {"zoom": 0.4}):
+        [layer] = augmentation_layers(Augmentation(**bounds))
+        assert not np.array_equal(np.asarray(layer(images, training=True)), images)
+        assert np.array_equal(np.asarray(layer(images, training=False)), images)
+
+
+def test_a_bound_of_zero_and_no_table_add_no_layer() -> None:
+    assert augmentation_layers(Augmentation()) == []
+    assert augmentation_layers(None) == []
+
+
+def test_a_shift_moves_a_pixel_no_further_than_its_bound() -> None:
+    keras.utils.set_random_seed(1)
+    images = np.zeros((200, 32, 32, 1), np.float32)
+    images[:, 16, 16] = 1
+    [layer] = augmentation_layers(Augmentation(shift=0.1))
+    moved = np.asarray(layer(images, training=True))
+    _, rows, columns, _ = np.nonzero(moved > 0.01)
+    furthest = max(abs(rows - 16).max(), abs(columns - 16).max())
+    assert 2 <= furthest <= math.ceil(0.1 * 32)
+
+
+def test_an_answer_that_is_not_finite_is_a_wrong_one() -> None:
+    class Answers:
+        def predict(self, _inputs: Any, **_: Any) -> np.ndarray:
+            return np.array([[1, 0], [np.nan, 0], [0, 1], [np.inf, 0]], np.float32)
+
+    samples = Samples(np.zeros((4, 1), np.float32), np.zeros(4, np.int64))
+    assert count_correct(Answers(), samples=samples) == 1
+
+
+def test_a_network_for_other_data_is_refused_with_both_shapes(few_digits: DataSet) -> None:
+    image = keras.Input((28, 28, 1), name="image")
+    network = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(image)))
+    with pytest.raises(InvalidInput, match=r"takes \(28, 28, 1\).*samples of \(32, 32, 1\)"):
+        check_fits(network, data=few_digits)

@@ -1,0 +1,154 @@
+"""What training hands over, artifacts/<model>/: files that the export stage reads.
+
+    saved_model/     the network, signature `serving_default`, inputs and outputs by their names
+    evaluation.npz   the test set: an array per input name, and `label` (int64)
+    training.json    how it came to be: settings, seed, curve, accuracy, time, versions
+    curve.png        the learning curve
+
+Below the required accuracy only the last two are written: there is nothing to export then.
+"""
+
+import contextlib
+import fcntl
+import importlib
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ridgeline.errors import InvalidInput
+from training.datasets import Samples
+from training.fit import Outcome
+from training.picture import draw_curve
+from training.recipe import Recipe
+
+TASK = "classification"
+_PACKAGES = ("tensorflow", "keras", "numpy")
+
+
+def write(outcome: Outcome, *, recipe: Recipe, output: Path) -> dict[str, Any]:
+    """Write the artifact under `output`, in place of an older one; returns training.json's content.
+
+    It is staged beside its place and renamed into it: a run that is killed half-way leaves the old
+    artifact or none, never a mixture.
+    """
+    report = describe(outcome, recipe=recipe)
+    with _staging(output, model=recipe.model) as stage:
+        new = stage / "new"
+        new.mkdir()
+        _write_json(new / "training.json", report)
+        draw_curve(
+            new / "curve.png",
+            curve=outcome.curve,
+            title=f"{recipe.model}: {report['parameters']:,} parameters, seed {recipe.seed}",
+            augmented=recipe.augmentation is not None,
+            required_accuracy=recipe.required_accuracy,
+            test_accuracy=outcome.test_accuracy,
+        )
+        if report["reached"]:
+            save_network(outcome.network, folder=new / "saved_model")
+            _save_evaluation(outcome.network, samples=outcome.test, path=new / "evaluation.npz")
+        place = output / recipe.model
+        if place.exists():
+            place.rename(stage / "old")
+        new.rename(place)
+    return report
+
+
+def describe(outcome: Outcome, *, recipe: Recipe) -> dict[str, Any]:
+    """The content of training.json; figures that are not finite become null."""
+    return {
+        "model": recipe.model,
+        "task": TASK,
+        "recipe": asdict(recipe),
+        "seed": recipe.seed,
+        "curve": [_finite(asdict(point)) for point in outcome.curve],
+        "test_accuracy": outcome.test_accuracy,
+        "test_correct": outcome.test_correct,
+        "test_samples": len(outcome.test),
+        "required_accuracy": recipe.required_accuracy,
+        "reached": outcome.test_accuracy >= recipe.required_accuracy,
+        "train_seconds": round(outcome.train_seconds, 3),
+        "parameters": outcome.network.count_params(),
+        "labels": {name: list(outcome.classes) for name in outcome.network.output_names},
+        "packages": _versions(),
+    }
+
+
+def save_network(network: keras.Model, *, folder: Path) -> None:
+    """Save the network for inference, with a free batch axis, under its own tensor names."""
+    inputs = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in network.inputs
+    ]
+
+    def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        answer = network(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
+        answers = answer if isinstance(answer, list) else [answer]
+        return dict(zip(network.output_names, answers, strict=True))
+
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    archive.add_endpoint(name="serving_default", fn=serve, input_signature=inputs)
+    archive.write_out(str(folder), verbose=False)
+
+
+def check_writable(output: Path) -> None:
+    """Make the folder `output`. Raises InvalidInput where that or writing into it is impossible.
+
+    Asked before the training, not after it.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{output} cannot hold artifacts: {error.strerror}") from error
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise InvalidInput(f"{output} cannot hold artifacts: no permission to write into it")
+
+
+def _save_evaluation(network: keras.Model, *, samples: Samples, path: Path) -> None:
+    [name] = (tensor.name for tensor in network.inputs)
+    arrays: dict[str, Any] = {name: samples.inputs, "label": samples.labels}
+    np.savez_compressed(path, **arrays)
+
+
+@contextlib.contextmanager
+def _staging(output: Path, *, model: str) -> Iterator[Path]:
+    """An empty folder in `output`, for one writer at a time, gone afterwards.
+
+    A writer that was killed outright leaves it behind; the next one clears it away.
+    """
+    check_writable(output)
+    stage = output / f".{model}.staging"
+    descriptor = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir()
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        versions[name] = importlib.import_module(name).__version__
+    return versions

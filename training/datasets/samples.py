@@ -1,0 +1,60 @@
+"""Labelled samples, and the split that keeps validation apart from training."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ridgeline.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs float32 [samples, ...] as a network takes them, and class numbers int64 [samples]."""
+
+    inputs: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels) or self.labels.ndim != 1:
+            raise InvalidInput(
+                "samples need one label each, received "
+                f"inputs {self.inputs.shape} and labels {self.labels.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.intp]) -> "Samples":
+        """The samples at these indices, in that order."""
+        return Samples(self.inputs[indices], self.labels[indices])
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Training samples, test samples that no choice may depend on, and the names of the classes."""
+
+    training: Samples
+    test: Samples
+    classes: tuple[str, ...]
+
+
+def split(
+    samples: Samples, *, validation_samples: int, seed: int, training_samples: int | None = None
+) -> tuple[Samples, Samples]:
+    """Draw training and validation samples, disjoint; the same seed draws the same ones.
+
+    `training_samples` caps the training part, None takes all that validation leaves. Raises
+    InvalidInput where there are too few samples.
+    """
+    available = len(samples) - validation_samples
+    wanted = available if training_samples is None else training_samples
+    if validation_samples < 1 or not 1 <= wanted <= available:
+        raise InvalidInput(
+            f"{len(samples)} samples cannot be split into {validation_samples} for validation and "
+            f"{'the rest' if training_samples is None else training_samples} for training; "
+            "both need at least one"
+        )
+    order = np.random.default_rng(seed).permutation(len(samples))
+    validation, training = np.split(order, [validation_samples])
+    return samples.take(training[:wanted]), samples.take(validation)
