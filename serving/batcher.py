@@ -88,7 +88,8 @@ class Batcher:
             return await waiting.future
         except asyncio.CancelledError:
             self._waiting.remove(waiting)
-            self._statistics.record_failure(FailureReason.CANCELED)
+            if waiting.future.cancelled():  # else its answer was there already, and counted
+                self._statistics.record_failure(FailureReason.CANCELED)
             raise
         finally:
             self._unanswered -= 1
@@ -96,14 +97,18 @@ class Batcher:
                 self._idle.set()
 
     async def close(self, *, drain_seconds: float) -> None:
-        """Refuse new requests, answer the accepted ones, for `drain_seconds` at most; then stop."""
+        """Refuse new requests, answer the accepted ones, for `drain_seconds` at most; then stop.
+
+        What the engine has not finished by then is cut short, and its callers receive the fault.
+        """
         self._closing = True
         try:
             await asyncio.wait_for(self._idle.wait(), drain_seconds)
         except TimeoutError:
             while left := self._waiting.take(max_rows=0):
-                _fail(left[0], Unavailable(f"model {self._spec.name!r} is stopping"))
-        self._threads.shutdown(wait=False, cancel_futures=True)
+                self._refuse(left[0], Unavailable(f"model {self._spec.name!r} is stopping"))
+        self._engine.stop()
+        await asyncio.to_thread(self._threads.shutdown)
 
     def _accept(
         self, inputs: Tensors, *, outputs: tuple[str, ...], deadline_ns: int | None
@@ -164,9 +169,15 @@ class Batcher:
             return True
         if waiting.deadline_ns is None or self._clock() < waiting.deadline_ns:
             return False
-        self._statistics.record_failure(FailureReason.REJECTED)
-        _fail(waiting, DeadlineExceeded("the deadline passed while the request was waiting"))
+        late = f"model {self._spec.name!r}: the deadline passed while the request was waiting"
+        self._refuse(waiting, DeadlineExceeded(late))
         return True
+
+    def _refuse(self, waiting: Waiting, error: RidgelineError) -> None:
+        """Answer a request that never reached the engine, if its caller is still there."""
+        if not waiting.future.done():
+            self._statistics.record_failure(FailureReason.REJECTED)
+            waiting.future.set_exception(error)
 
     def _run(self, batch: list[Waiting]) -> list[_Outcome]:
         """Run a batch in a worker thread; where it fails, each request alone. Never raises."""
@@ -174,8 +185,7 @@ class Batcher:
             return _run_together(batch, engine=self._engine, spec=self._spec)
         except Exception as error:  # noqa: BLE001 - whatever a kernel raises belongs to its callers
             if len(batch) == 1:
-                fault = error if isinstance(error, RidgelineError) else EngineFault(str(error))
-                fault.__cause__ = error if fault is not error else None
+                fault = _fault(error, model=self._spec.name)
                 return [_Outcome(result=fault, times=BatchTimes(0, 0, 0), rows_run=0)]
             return [self._run([waiting])[0] for waiting in batch]
 
@@ -266,6 +276,11 @@ def _check_rows(
             )
 
 
-def _fail(waiting: Waiting, error: Exception) -> None:
-    if not waiting.future.done():
-        waiting.future.set_exception(error)
+def _fault(error: Exception, *, model: str) -> Exception:
+    """What the caller receives for what the engine raised."""
+    if isinstance(error, EngineFault):
+        return error
+    fault = type(error) if isinstance(error, RidgelineError) else EngineFault
+    answer = fault(f"model {model!r}: {error}")
+    answer.__cause__ = error
+    return answer

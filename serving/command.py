@@ -56,9 +56,9 @@ async def _serve(settings: ServeSettings, *, as_json: bool) -> Mapping[str, Any]
     finally:
         starting.cancel()
         stopping.cancel()
-        answered = sum(v.ready.statistics.success for v in gateway.registry if v.ready)
+        statistics = [served.ready.statistics for served in gateway.registry if served.ready]
         await gateway.stop()
-    return {"answered_requests": answered}
+    return {"answered_requests": sum(model.success for model in statistics)}
 
 
 def _announce(gateway: "Gateway", *, as_json: bool) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 import onnxruntime
 
 from ridgeline.datatypes import DATATYPES, datatype_of_onnx
-from ridgeline.errors import Unavailable
+from ridgeline.errors import InvalidInput, Unavailable, Unsupported
 from ridgeline.model import FREE, TensorSpec
 from serving.request import Tensors
 
 logger = logging.getLogger(__name__)
 
 _BFLOAT16 = DATATYPES["BF16"]
+_TEXT = DATATYPES["BYTES"]
 _ONNX_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
@@ -35,6 +36,9 @@ class Engine(Protocol):
     def run(self, inputs: Tensors, /, *, outputs: Sequence[str]) -> list[np.ndarray]:
         """The named outputs, in that order, for the given inputs."""
 
+    def stop(self) -> None:
+        """Make the batches that still run fail soon; called last, from any thread."""
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -47,8 +51,9 @@ class EngineSettings:
 class OnnxEngine:
     """One ONNX Runtime session. `inputs` and `outputs` are as the graph has them, batch axis too.
 
-    Raises InvalidInput where the graph uses a type that the protocol cannot carry, Unavailable
-    where ONNX Runtime cannot load the file or the execution provider is not really there.
+    Raises InvalidInput where the graph uses a type that the protocol cannot carry, Unsupported
+    where ONNX Runtime's Python interface cannot pass its types together, Unavailable where ONNX
+    Runtime cannot load the file or the execution provider is not really there.
     """
 
     def __init__(self, path: Path, *, settings: EngineSettings) -> None:
@@ -56,19 +61,31 @@ class OnnxEngine:
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = _specs(self._session.get_outputs())
         self.provider = self._session.get_providers()[0]
-        datatypes = [spec.datatype for spec in (*self.inputs, *self.outputs)]
-        self._has_bfloat16 = _BFLOAT16.name in datatypes
+        self._run_options = onnxruntime.RunOptions()
+        taken = {tensor.datatype for tensor in self.inputs}
+        self._converts = not taken.isdisjoint((_BFLOAT16.name, _TEXT.name))
+        self._gives_bfloat16 = _BFLOAT16.name in {tensor.datatype for tensor in self.outputs}
+        if self._gives_bfloat16 and _TEXT.name in taken:
+            raise Unsupported(
+                "the graph takes BYTES and gives BF16: no call of onnxruntime has both"
+            )
 
     def run(self, inputs: Tensors, /, *, outputs: Sequence[str]) -> list[np.ndarray]:
-        """The named outputs, in that order; raises onnxruntime's own error where a kernel fails."""
-        if self._has_bfloat16:
-            return self._run_values(inputs, outputs=outputs)
-        return self._session.run(outputs, inputs)  # type: ignore[no-any-return]
+        """The named outputs, in that order; raises onnxruntime's own error where a kernel fails.
 
-    def _run_values(self, inputs: Tensors, *, outputs: Sequence[str]) -> list[np.ndarray]:
-        """As `run`, by way of OrtValue: ONNX Runtime takes no bfloat16 numpy array."""
-        values = {name: _to_value(array) for name, array in inputs.items()}
-        return [_to_array(value) for value in self._session.run_with_ort_values(outputs, values)]
+        Raises InvalidInput where an element of BYTES is not UTF-8, which ONNX asks of its texts.
+        """
+        if self._gives_bfloat16:
+            values = {name: _to_value(array) for name, array in inputs.items()}
+            results = self._session.run_with_ort_values(outputs, values, self._run_options)
+            return [_to_array(value) for value in results]
+        if self._converts:
+            inputs = {name: _to_feed(array, name=name) for name, array in inputs.items()}
+        return self._session.run(outputs, inputs, self._run_options)  # type: ignore[no-any-return]
+
+    def stop(self) -> None:
+        """End running inferences at their next operator, and every later one at its first."""
+        self._run_options.terminate = True
 
 
 def _session(path: Path, *, settings: EngineSettings) -> onnxruntime.InferenceSession:
@@ -110,10 +127,25 @@ def _specs(arguments: Sequence[onnxruntime.NodeArg]) -> tuple[TensorSpec, ...]:
     )
 
 
+def _to_feed(array: np.ndarray, *, name: str) -> np.ndarray | onnxruntime.OrtValue:
+    """What ONNX Runtime takes for an array: texts as str, bfloat16 as an OrtValue, others as is."""
+    if array.dtype == _BFLOAT16.numpy:
+        return _to_value(array)
+    if array.dtype != _TEXT.numpy:
+        return array
+    try:  # given bytes, ONNX Runtime would take their Python spelling, quotes and all
+        texts = [element.decode("utf-8") for element in array.flat]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"an element of the BYTES input {name!r} is not UTF-8: {error}"
+        ) from None
+    return np.array(texts, dtype=np.object_).reshape(array.shape)
+
+
 def _to_value(array: np.ndarray) -> onnxruntime.OrtValue:
     if array.dtype != _BFLOAT16.numpy:
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-    bits = np.ascontiguousarray(array).view(np.uint16)
+    bits = np.ascontiguousarray(array).view(np.uint16).reshape(array.shape)  # a scalar got an axis
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
 
 
@@ -124,4 +156,5 @@ def _to_array(value: onnxruntime.OrtValue) -> np.ndarray:
     if 0 in shape:
         return np.empty(shape, dtype=_BFLOAT16.numpy)
     bits = ctypes.cast(value.data_ptr(), ctypes.POINTER(ctypes.c_uint16))
-    return np.ctypeslib.as_array(bits, shape).copy().view(_BFLOAT16.numpy)
+    array: np.ndarray = np.ctypeslib.as_array(bits, shape).copy().view(_BFLOAT16.numpy)
+    return array.reshape(shape)  # ctypes makes an axis for a scalar, too

@@ -58,6 +58,8 @@ def versions_to_serve(model: RepositoryModel) -> tuple[int, ...]:
         case "all":
             return model.versions
         case "specific":
+            if not policy.specific.versions:
+                raise InvalidInput(f"the version policy of {model.name!r} names no version")
             if missing := sorted(set(policy.specific.versions) - set(model.versions)):
                 raise NotFound(
                     f"the version policy of {model.name!r} names versions {missing}, "
@@ -75,21 +77,22 @@ def load_version(model: RepositoryModel, *, version: int, settings: ServeSetting
 
     Raises a RidgelineError that says why the version cannot be served.
     """
-    config = model.read_config()
-    _refuse_unsupported(config)
+    given = model.read_config()
+    _refuse_unsupported(given)
     directory = model.version_directory(version)
     card = read_card(directory)
     if card:
         check_digests(directory, card=card)
-    path = directory / ((config and config.default_model_filename) or MODEL_FILE)
+    path = directory / ((given and given.default_model_filename) or MODEL_FILE)
     if not path.is_file():
         raise NotFound(f"version {version} of {model.name!r} has no file {path}")
-    instances = _instances(config)
+    instances = _instances(given)
     engine = OnnxEngine(
-        path, settings=_engine_settings(config, instances=instances, settings=settings)
+        path, settings=_engine_settings(given, instances=instances, settings=settings)
     )
-    config = _completed(config, name=model.name, engine=engine, settings=settings)
-    config = _with_proven_batch_axis(config, engine=engine, given=model.read_config() is not None)
+    config = _completed(given, name=model.name, engine=engine, settings=settings)
+    if not _batch_axis_holds(config, engine=engine):
+        config = _without_batches(config, given=given, engine=engine)
     spec = spec_of(config)
     cost = card.cost if card and card.cost else _counted_cost(path, batches=spec.batches)
     if cost:
@@ -152,16 +155,10 @@ def _completed(
 ) -> model_config_pb2.ModelConfig:
     """The configuration with what it leaves out taken from the graph; checked where it does not."""
     if config is None or not (config.input or config.output or config.max_batch_size):
-        completed = config_of(_spec_of_graph(name, engine=engine, settings=settings))
-        if config is not None:
-            completed.MergeFrom(config)
-        return completed
+        return _merged(_spec_of_graph(name, engine=engine, settings=settings), given=config)
     batches = config.max_batch_size > 0
-    given = config_of(_graph_spec(name, max_batch_size=config.max_batch_size, engine=engine))
-    if not config.input:
-        config.input.MergeFrom(given.input)
-    if not config.output:
-        config.output.MergeFrom(given.output)
+    graph_spec = _graph_spec(name, max_batch_size=config.max_batch_size, engine=engine)
+    config = _merged(graph_spec, given=config)
     spec = spec_of(config)
     _check_tensors(spec.inputs, engine.inputs, kind="input", batches=batches)
     _check_tensors(spec.outputs, engine.outputs, kind="output", batches=batches)
@@ -172,6 +169,19 @@ def _completed(
             f"the graph needs the inputs {sorted(missing)}, which config.pbtxt leaves out"
         )
     return config
+
+
+def _merged(
+    spec: ModelSpec, *, given: model_config_pb2.ModelConfig | None
+) -> model_config_pb2.ModelConfig:
+    """A configuration of `spec`, but for what the given one says: its lists replace, not extend."""
+    completed = config_of(spec)
+    if given is not None:
+        for field, _ in given.ListFields():
+            if field.is_repeated:
+                completed.ClearField(field.name)
+        completed.MergeFrom(given)
+    return completed
 
 
 def _spec_of_graph(name: str, *, engine: OnnxEngine, settings: ServeSettings) -> ModelSpec:
@@ -218,12 +228,9 @@ def _compatible(configured: Sequence[int], graph: Sequence[int]) -> bool:
     )
 
 
-def _with_proven_batch_axis(
-    config: model_config_pb2.ModelConfig, *, engine: OnnxEngine, given: bool
-) -> model_config_pb2.ModelConfig:
+def _batch_axis_holds(config: model_config_pb2.ModelConfig, *, engine: OnnxEngine) -> bool:
     """Run the model on zeros, as warm-up and to see that its outputs have a row per input row.
 
-    A model without config.pbtxt whose free first axis is no batch axis is served unbatched.
     A model that refuses zeros (an index out of range, say) is served all the same, and says so.
     """
     spec = spec_of(config)
@@ -234,16 +241,30 @@ def _with_proven_batch_axis(
             outputs = engine.run(_zeros(spec, rows=rows), outputs=names)
         except Exception as error:  # noqa: BLE001 - kernels raise many unrelated types
             logger.warning("model %r could not be warmed up with zeros: %s", spec.name, error)
-            return config
+            return True
         if spec.batches and any(not array.ndim or array.shape[0] != rows for array in outputs):
-            if given:
-                raise InvalidInput(
-                    f"max_batch_size is {config.max_batch_size}, but {rows} rows in "
-                    f"gave outputs of shape {[list(array.shape) for array in outputs]}"
-                )
-            logger.warning("model %r has no batch axis; it is served without batching", spec.name)
-            return config_of(_graph_spec(spec.name, max_batch_size=0, engine=engine))
-    return config
+            shapes = [list(array.shape) for array in outputs]
+            logger.warning("model %r gave %s for %d rows", spec.name, shapes, rows)
+            return False
+    return True
+
+
+def _without_batches(
+    config: model_config_pb2.ModelConfig,
+    *,
+    given: model_config_pb2.ModelConfig | None,
+    engine: OnnxEngine,
+) -> model_config_pb2.ModelConfig:
+    """The configuration of a model whose free first axis is no batch axis: served unbatched.
+
+    Raises InvalidInput where its config.pbtxt says otherwise.
+    """
+    if given is not None and given.max_batch_size:
+        raise InvalidInput(
+            f"max_batch_size is {given.max_batch_size}, but the graph does not give "
+            "one row of every output for each row of its inputs"
+        )
+    return _merged(_graph_spec(config.name, max_batch_size=0, engine=engine), given=given)
 
 
 def _zeros(spec: ModelSpec, *, rows: int) -> dict[str, np.ndarray]:
@@ -263,11 +284,14 @@ def _filled(shape: tuple[int, ...], tensor: TensorSpec) -> np.ndarray:
 
 
 def _counted_cost(path: Path, *, batches: bool) -> ModelCost | None:
-    """The cost of a model that came without a card; None where the graph leaves it open."""
+    """The cost of a model that came without a card; None where the graph leaves it open.
+
+    ONNX Runtime has loaded the model: what onnx makes of it decides about the cost alone.
+    """
     from ridgeline import graph  # onnx costs memory that a server of published models need not pay
 
     try:
         return graph.cost_of(graph.load(path), batches=batches)
-    except InvalidInput as error:
+    except Exception as error:  # noqa: BLE001 - onnx raises many unrelated types
         logger.warning("the cost of %s is unknown: %s", path, error)
         return None

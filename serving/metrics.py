@@ -104,6 +104,8 @@ class StatisticsCollector(Collector):
             up.add_metric((entry.name, entry.version), entry.state is State.READY)
             if entry.ready:
                 loaded.add_metric((entry.name, entry.version), entry.load_ns / _NS_PER_S)
+        for name in self._registry.broken:  # no version of it could even be looked at
+            up.add_metric((name, ""), False)
         yield loaded
         yield up
 

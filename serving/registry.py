@@ -89,6 +89,8 @@ class Registry:
         if name in self._broken:
             raise Unavailable(f"model {name!r} is unavailable: {self._broken[name]}")
         if name not in self._models:
+            if not self.loaded:
+                raise Unavailable(f"model {name!r} is unavailable: the server is still loading")
             raise NotFound(f"Request for unknown model: {name!r} is not found")
         versions = self._models[name]
         if version:
@@ -160,8 +162,9 @@ def _reason(error: Exception) -> str:
 
 
 def _of_number(versions: dict[int, ServedVersion], *, name: str, version: str) -> ServedVersion:
-    if version.isdecimal() and int(version) in versions:
-        return versions[int(version)]
+    for served in versions.values():
+        if served.version == version:
+            return served
     raise NotFound(
         f"Request for unknown model: {name!r} version {version!r} is not found; "
         f"served versions are {', '.join(map(str, sorted(versions)))}"

@@ -1,5 +1,6 @@
 """The settings of `ridgeline serve`: the one place that names them."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class ServeSettings:
         for name in ("engine_threads", "drain_seconds"):
             if getattr(self, name) < 0:
                 raise InvalidInput(f"{name} must not be negative, received {getattr(self, name)}")
+        if not math.isfinite(self.drain_seconds):
+            raise InvalidInput(f"drain_seconds must be finite, received {self.drain_seconds}")
         if self.execution_provider not in ("auto", "cpu", "cuda", "tensorrt"):
             raise InvalidInput(
                 "execution_provider must be auto, cpu, cuda or tensorrt, "

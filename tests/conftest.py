@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from prometheus_client.parser import text_string_to_metric_families
 
 ONNX_TYPES = {
     "BOOL": TensorProto.BOOL,
@@ -110,9 +111,9 @@ class Models:
         return _onnx(nodes, weights, x=("FP32", ("batch", 2)), y=("FP32", ("batch", 2)))
 
     @staticmethod
-    def dense(inputs: int, outputs: int) -> bytes:
+    def dense(inputs: int, outputs: int, *, weight: float = 1.0) -> bytes:
         """One matrix product: inputs * outputs multiply-adds a row, as many parameters."""
-        weights = {"w": np.ones((inputs, outputs), dtype=np.float32)}
+        weights = {"w": np.full((inputs, outputs), weight, dtype=np.float32)}
         nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
         return _onnx(nodes, weights, x=("FP32", ("batch", inputs)), y=("FP32", ("batch", outputs)))
 
@@ -177,6 +178,17 @@ class RunningGateway:
         with urllib.request.urlopen(url) as answer:
             text: str = answer.read().decode()
             return text
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of one sample of /metrics, found by its name and some of its labels."""
+        [value] = [
+            sample.value
+            for family in text_string_to_metric_families(self.metrics())
+            for sample in family.samples
+            if sample.name.removesuffix("_total") == name
+            and labels.items() <= sample.labels.items()
+        ]
+        return float(value)
 
     def stop(self) -> tuple[int, dict[str, Any], str]:
         """SIGTERM; returns the exit code, the result on standard output, what was logged."""
@@ -248,9 +260,15 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
     repository.add("free_axis", Models.identity(shape=("batch", "length")))
     repository.add("two_inputs", Models.two_inputs())
     repository.add("lookup", Models.lookup())
-    repository.add("versioned", Models.dense(2, 1), version=1, config="version_policy { all {} }")
-    repository.add("versioned", Models.dense(2, 1), version=3)
+    for version in (1, 3):
+        model = Models.dense(2, 1, weight=version)
+        repository.add("versioned", model, version=version, config="version_policy { all {} }")
     repository.add("größe mit %20", Models.identity())
+    repository.add("garbage", b"not a model")
+    repository.add(
+        "mismatched", Models.identity(), config='input { name: "q" data_type: TYPE_FP32 }'
+    )
+    repository.add("foreign", Models.identity(), config='backend: "tensorrt"')
     running = start_gateway(repository.root, errors=folder / "stderr")
     yield running
     code, _, errors = running.stop()

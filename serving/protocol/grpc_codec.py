@@ -5,9 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from ridgeline.datatypes import datatype, datatype_of_numpy
+from ridgeline.datatypes import datatype_of_numpy
 from ridgeline.errors import InvalidInput
-from serving.protocol.tensors import checked_shape, from_numbers, from_raw, to_raw
+from serving.protocol.tensors import (
+    check_parameters,
+    checked_shape,
+    from_numbers,
+    from_raw,
+    known_datatype,
+    naming_model,
+    to_raw,
+)
 from serving.request import InferRequest, InferResponse
 
 # The field of InferTensorContents that carries each datatype; FP16 and BF16 travel raw only.
@@ -32,15 +40,17 @@ def decode_request(
 ) -> InferRequest:
     """The request that a message carries. Raw contents become views of the message's bytes.
 
-    Raises InvalidInput for tensors that are malformed, doubled, or given in both forms.
+    Raises InvalidInput for tensors that are malformed, doubled, or given in both forms; Unsupported
+    for a parameter of an extension that this server does not offer.
     """
     inputs: dict[str, np.ndarray] = {}
-    for name, array in _tensors(message):
-        if name in inputs:
-            raise InvalidInput(
-                f"input {name!r} is given twice in a request to {message.model_name!r}"
-            )
-        inputs[name] = array
+    with naming_model(message.model_name):
+        for name, array in _tensors(message):
+            if name in inputs:
+                raise InvalidInput(f"input {name!r} is given twice")
+            inputs[name] = array
+        for output in message.outputs:
+            check_parameters(output.parameters, of=f"output {output.name!r}")
     return InferRequest(
         model_name=message.model_name,
         model_version=message.model_version,
@@ -68,10 +78,11 @@ def _tensors(message: service_pb2.ModelInferRequest) -> Iterator[tuple[str, np.n
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise InvalidInput(
-            f"expected one raw_input_contents entry for each of {len(message.inputs)} inputs "
-            f"of {message.model_name!r}, received {len(raw)}"
+            f"expected one raw_input_contents entry for each of {len(message.inputs)} inputs, "
+            f"received {len(raw)}"
         )
     for position, tensor in enumerate(message.inputs):
+        check_parameters(tensor.parameters, of=f"input {tensor.name!r}")
         shape = checked_shape(tensor.shape, name=tensor.name)
         if not raw:
             yield tensor.name, _typed(tensor, shape=shape)
@@ -79,7 +90,7 @@ def _tensors(message: service_pb2.ModelInferRequest) -> Iterator[tuple[str, np.n
         if tensor.HasField("contents"):
             raise InvalidInput(
                 f"contents field must not be specified when using raw_input_contents "
-                f"for {tensor.name!r} for model {message.model_name!r}"
+                f"for {tensor.name!r}"
             )
         array = from_raw(
             raw[position], datatype_name=tensor.datatype, shape=shape, name=tensor.name
@@ -90,7 +101,7 @@ def _tensors(message: service_pb2.ModelInferRequest) -> Iterator[tuple[str, np.n
 def _typed(
     tensor: service_pb2.ModelInferRequest.InferInputTensor, *, shape: tuple[int, ...]
 ) -> np.ndarray:
-    field = _FIELDS.get(datatype(tensor.datatype).name)
+    field = _FIELDS.get(known_datatype(tensor.datatype, name=tensor.name).name)
     values = list(getattr(tensor.contents, field)) if field else []
     used = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
     if used not in ([], [field]):

@@ -1,22 +1,26 @@
 """The HTTP application: the REST routes of the Open Inference Protocol v2."""
 
+import asyncio
+import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ridgeline.model import TensorSpec
 from serving.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane, ModelMetadata
+from serving.protocol.config_json import config_table
 from serving.protocol.http_codec import HEADER_LENGTH, decode_request, encode_response
 from serving.protocol.statuses import status_of
 
+_MAX_PATH_CHARACTERS = 200  # of a path in an error text
+_CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that has gone; nobody receives it
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -81,7 +85,7 @@ class Routes:
         """The complete configuration; its parameters carry the model's cost."""
         model, version = _model(request)
         config = self._dataplane.config(model, version=version)
-        return JSONResponse(json_format.MessageToDict(config, preserving_proto_field_name=True))
+        return JSONResponse(config_table(config))
 
     async def infer(self, request: Request) -> Response:
         """One inference, JSON or binary."""
@@ -92,7 +96,9 @@ class Routes:
             model_version=version,
             header_length=request.headers.get(HEADER_LENGTH),
         )
-        encoded = encode_response(await self._dataplane.infer(decoded.request), decoded=decoded)
+        async with _cancelled_on_disconnect(request):
+            response = await self._dataplane.infer(decoded.request)
+        encoded = encode_response(response, decoded=decoded)
         if encoded.header_length is None:
             return Response(encoded.body, media_type="application/json")
         return Response(
@@ -124,10 +130,40 @@ class Routes:
 def http_app(dataplane: DataPlane, *, max_request_bytes: int) -> Starlette:
     """The ASGI application of the protocol."""
     routes = Routes(dataplane, max_request_bytes=max_request_bytes)
-    return Starlette(
+    app = Starlette(
         routes=routes.table(),
         exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]
     )
+    app.router.redirect_slashes = False  # as Triton: a path is there or it is not
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_on_disconnect(request: Request) -> AsyncIterator[None]:
+    """Give up what is inside when the client goes away: nobody would read the answer.
+
+    The body has been read. Raises ClientDisconnect.
+    """
+    task = asyncio.current_task()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if task:
+            task.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone:
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watching.cancel()
 
 
 def _answering(handler: _Handler) -> _Handler:
@@ -139,6 +175,8 @@ def _answering(handler: _Handler) -> _Handler:
             return await handler(request)
         except HTTPException:
             raise
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)  # the connection is closed
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
             _, status, text = status_of(error)
             return JSONResponse({"error": text}, status_code=status)
@@ -146,9 +184,10 @@ def _answering(handler: _Handler) -> _Handler:
     return answer
 
 
-async def _http_error(_request: Request, error: HTTPException) -> Response:
+async def _http_error(request: Request, error: HTTPException) -> Response:
     """Unknown routes, wrong methods and unreadable bodies, as the protocol words errors."""
-    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+    text = f"{request.method} {request.url.path[:_MAX_PATH_CHARACTERS]}: {error.detail}"
+    return JSONResponse({"error": text}, error.status_code, headers=error.headers)
 
 
 def _model(request: Request) -> tuple[str, str]:

@@ -4,6 +4,7 @@ A body is a JSON object, followed by raw tensors where the header Inference-Head
 says how long the JSON part is.
 """
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,26 @@ import orjson
 
 from ridgeline.datatypes import datatype_of_numpy
 from ridgeline.errors import InvalidInput
-from serving.protocol.tensors import checked_shape, from_numbers, from_raw, to_numbers, to_raw
+from serving.protocol.tensors import (
+    check_parameters,
+    checked_shape,
+    from_numbers,
+    from_raw,
+    naming_model,
+    to_numbers,
+    to_raw,
+)
 from serving.request import InferRequest, InferResponse
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_MAX_DIGITS = 18  # Python refuses to read numbers of thousands of digits, with an error of its own
+_KINDS = {
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+    bool: "a boolean",
+    int: "a whole number",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +58,18 @@ def decode_request(
 ) -> DecodedRequest:
     """The request in a body. Raw tensors become views of the body.
 
-    Raises InvalidInput for malformed JSON, fields of the wrong kind, and sizes that do not fit.
+    Raises InvalidInput for malformed JSON, fields of the wrong kind, and sizes that do not fit;
+    Unsupported for a parameter of an extension that this server does not offer.
     """
+    with naming_model(model_name):
+        return _decoded(
+            body, model_name=model_name, model_version=model_version, header_length=header_length
+        )
+
+
+def _decoded(
+    body: bytes, *, model_name: str, model_version: str, header_length: str | None
+) -> DecodedRequest:
     length = _header_length(header_length, body=body)
     table = _json_object(body[:length])
     inputs = _inputs(table, binary=memoryview(body)[length:])
@@ -50,17 +77,20 @@ def decode_request(
     request = InferRequest(
         model_name=model_name,
         model_version=model_version,
-        id=_typed(table, "id", kind=str, default=""),
+        id=_optional(table, "id", kind=str, default="", of="the request"),
         inputs=inputs,
         outputs=tuple(_required(output, "name", kind=str, of="an output") for output in outputs),
     )
     by_output = {}
     for output in outputs:
-        parameters = _typed(output, "parameters", kind=dict, default={})
+        of = f"output {output['name']!r}"
+        parameters = _parameters(output, of=of)
         if "binary_data" in parameters:
-            by_output[output["name"]] = _typed(parameters, "binary_data", kind=bool, default=False)
-    parameters = _typed(table, "parameters", kind=dict, default={})
-    by_default = _typed(parameters, "binary_data_output", kind=bool, default=False)
+            by_output[output["name"]] = _required(parameters, "binary_data", kind=bool, of=of)
+    parameters = _parameters(table, of="the request")
+    by_default = _optional(
+        parameters, "binary_data_output", kind=bool, default=False, of="the request"
+    )
     return DecodedRequest(request, binary_by_output=by_output, binary_by_default=by_default)
 
 
@@ -78,7 +108,8 @@ def encode_response(response: InferResponse, *, decoded: DecodedRequest) -> Enco
             binary.append(to_raw(array))
             output["parameters"] = {"binary_data_size": len(binary[-1])}
         else:
-            output["data"] = to_numbers(array, name=name)
+            with naming_model(response.model_name):
+                output["data"] = to_numbers(array, name=name)
         outputs.append(output)
     table: dict[str, Any] = {
         "model_name": response.model_name,
@@ -96,10 +127,11 @@ def encode_response(response: InferResponse, *, decoded: DecodedRequest) -> Enco
 def _header_length(text: str | None, *, body: bytes) -> int:
     if text is None:
         return len(body)
-    if not text.isascii() or not text.isdecimal() or int(text) > len(body):
+    digits = text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
+    if not digits or int(text) > len(body):
         raise InvalidInput(
             f"{HEADER_LENGTH} must be a whole number up to the body's {len(body)} bytes, "
-            f"received {text!r}"
+            f"received {text[:60]!r}"
         )
     return int(text)
 
@@ -145,10 +177,11 @@ def _inputs(table: dict[str, Any], *, binary: memoryview) -> dict[str, np.ndarra
 
 
 def _binary_size(tensor: dict[str, Any], *, name: str, left: int) -> int | None:
-    parameters = _typed(tensor, "parameters", kind=dict, default={})
+    of = f"input {name!r}"
+    parameters = _parameters(tensor, of=of)
     if "binary_data_size" not in parameters:
         return None
-    size: int = _typed(parameters, "binary_data_size", kind=int, default=0)
+    size: int = _required(parameters, "binary_data_size", kind=int, of=of)
     if "data" in tensor:
         raise InvalidInput(f"input {name!r} has both 'data' and 'binary_data_size'; expected one")
     if not 0 <= size <= left:
@@ -159,28 +192,31 @@ def _binary_size(tensor: dict[str, Any], *, name: str, left: int) -> int | None:
 
 
 def _list_of_objects(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    items: list[Any] = _typed(table, key, kind=list, default=[])
+    items: list[Any] = _optional(table, key, kind=list, default=[], of="the request")
     for item in items:
         if not isinstance(item, dict):
-            raise InvalidInput(f"elements of {key!r} must be objects, received {item!r}")
+            raise InvalidInput(
+                f"elements of {key!r} must be objects, received {reprlib.repr(item)}"
+            )
     return items
+
+
+def _parameters(table: dict[str, Any], *, of: str) -> dict[str, Any]:
+    parameters: dict[str, Any] = _optional(table, "parameters", kind=dict, default={}, of=of)
+    check_parameters(parameters, of=of)
+    return parameters
+
+
+def _optional(table: dict[str, Any], key: str, *, kind: type, default: Any, of: str) -> Any:
+    return _required(table, key, kind=kind, of=of) if key in table else default
 
 
 def _required(table: dict[str, Any], key: str, *, kind: type, of: str) -> Any:
     if key not in table:
         raise InvalidInput(f"{of} needs the field {key!r}, received only {', '.join(table)}")
-    return _typed(table, key, kind=kind, default=None)
-
-
-def _typed(table: dict[str, Any], key: str, *, kind: type, default: Any) -> Any:
-    value = table.get(key, default)
-    if value is not default and type(value) is not kind:
-        words = {
-            str: "a text",
-            list: "a list",
-            dict: "an object",
-            bool: "a boolean",
-            int: "a whole number",
-        }
-        raise InvalidInput(f"the field {key!r} must be {words[kind]}, received {str(value)[:60]!r}")
+    value = table[key]
+    if type(value) is not kind:
+        raise InvalidInput(
+            f"the field {key!r} of {of} must be {_KINDS[kind]}, received {reprlib.repr(value)}"
+        )
     return value

@@ -19,6 +19,10 @@ from serving.batcher import EngineFault
 
 logger = logging.getLogger(__name__)
 
+# A gRPC status travels in a trailer of 8 KiB at most, where a character may take 12 bytes; what a
+# client sent (a name, say) can be longer than that.
+_MAX_TEXT_CHARACTERS = 600
+
 # The first class that fits decides, so a subclass stands above its base. The pairs are those of
 # Triton: Overloaded is UNAVAILABLE / 503 there, and clients written for it look for that.
 STATUSES: tuple[tuple[type[Exception], grpc.StatusCode, HTTPStatus], ...] = (
@@ -40,8 +44,15 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, HTTPStatus, str]:
     """
     for kind, code, http in STATUSES:
         if isinstance(error, kind):
-            return code, http, str(error)
+            return code, http, _bounded(str(error))
     if not isinstance(error, RidgelineError):
         logger.error("a request failed unexpectedly", exc_info=error)
-    text = f"internal error: {type(error).__name__}: {error}"
+    text = _bounded(f"internal error: {type(error).__name__}: {error}")
     return grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR, text
+
+
+def _bounded(text: str) -> str:
+    if len(text) <= _MAX_TEXT_CHARACTERS:
+        return text
+    half = _MAX_TEXT_CHARACTERS // 2
+    return f"{text[:half]} ... {text[-half:]}"

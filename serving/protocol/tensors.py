@@ -4,26 +4,58 @@ The raw form is the one of the binary tensor data extension: row-major, little-e
 BOOL one byte; BYTES four bytes of little-endian length before each element.
 """
 
+import contextlib
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ridgeline.datatypes import Datatype, datatype, datatype_of_numpy
-from ridgeline.errors import InvalidInput
+from ridgeline.errors import InvalidInput, Unsupported
 
 _LENGTH_BYTES = 4
 _MAX_AXES = 64  # numpy's limit
+_MAX_ELEMENTS = 2**40  # more than any request holds, less than what numpy fails to count
 
 # FP16 and BF16 have no typed field and no JSON form: as in Triton, they travel as raw bytes only.
 _BINARY_ONLY = ("FP16", "BF16")
-# Which numpy kinds of numbers a JSON list or a typed field may hold for each kind of array.
-_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
+# What a JSON list or a typed field may hold for each kind of numpy array; True is no number here.
+_ELEMENT_TYPES: dict[str, set[type]] = {
+    "b": {bool},
+    "i": {int},
+    "u": {int},
+    "f": {int, float},
+    "O": {str, bytes},
+}
+
+# Wishes whose silent neglect would hand the client something else than it asked for.
+_UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
+
+
+@contextlib.contextmanager
+def naming_model(model_name: str) -> Iterator[None]:
+    """Put the model's name in front of what is said of its tensors."""
+    try:
+        yield
+    except (InvalidInput, Unsupported) as error:
+        raise type(error)(f"model {model_name!r}: {error}") from error
+
+
+def check_parameters(parameters: Iterable[str], *, of: str) -> None:
+    """Raises Unsupported where the parameters of a tensor ask for an extension that is not here."""
+    for parameter in _UNSUPPORTED_PARAMETERS:
+        if parameter in parameters:
+            raise Unsupported(f"the parameter {parameter!r} of {of} is not supported")
 
 
 def checked_shape(shape: Iterable[int], *, name: str) -> tuple[int, ...]:
-    """The shape as a client wrote it. Raises InvalidInput for a negative size or too many axes."""
+    """The shape as a client wrote it.
+
+    Raises InvalidInput for a negative size, too many axes, or more elements than can be.
+    """
     sizes = tuple(shape)
     if len(sizes) > _MAX_AXES:
         raise InvalidInput(
@@ -31,19 +63,33 @@ def checked_shape(shape: Iterable[int], *, name: str) -> tuple[int, ...]:
         )
     if any(type(size) is not int or size < 0 for size in sizes):
         raise InvalidInput(
-            f"sizes of input {name!r} must be whole numbers, not negative, received {list(sizes)}"
+            f"sizes of input {name!r} must be whole numbers, not negative, "
+            f"received {reprlib.repr(list(sizes))}"
+        )
+    if math.prod(size or 1 for size in sizes) > _MAX_ELEMENTS:  # numpy multiplies them so, too
+        raise InvalidInput(
+            f"input {name!r} of shape {list(sizes)} is too large: "
+            f"at most {_MAX_ELEMENTS} elements are possible"
         )
     return sizes
+
+
+def known_datatype(datatype_name: str, *, name: str) -> Datatype:
+    """The datatype that a client named for a tensor. Raises InvalidInput, naming the tensor."""
+    try:
+        return datatype(datatype_name)
+    except InvalidInput as error:
+        raise InvalidInput(f"input {name!r}: {error}") from None
 
 
 def from_raw(
     data: bytes | memoryview, *, datatype_name: str, shape: Sequence[int], name: str
 ) -> np.ndarray:
-    """An array over raw bytes, without a copy (but for BOOL and BYTES), read-only.
+    """An array over raw bytes; a copy of them only where they are BOOL, BYTES or not aligned.
 
     Raises InvalidInput where the size is not the one that datatype and shape call for.
     """
-    kind = datatype(datatype_name)
+    kind = known_datatype(datatype_name, name=name)
     count = math.prod(shape)
     if kind.name == "BYTES":
         return _objects(split_bytes(data, count=count, name=name), shape)
@@ -55,14 +101,16 @@ def from_raw(
     if kind.name == "BOOL":
         flags: np.ndarray = np.frombuffer(data, dtype=np.uint8) != 0
         return flags.reshape(shape)
-    return np.frombuffer(data, dtype=kind.numpy).reshape(shape)
+    array: np.ndarray = np.frombuffer(data, dtype=kind.numpy).reshape(shape)
+    # Behind a JSON header of any length numbers may start anywhere; kernels need them in place.
+    return array if array.flags.aligned else array.copy()
 
 
 def split_bytes(data: bytes | memoryview, *, count: int, name: str) -> list[bytes]:
     """The elements of a raw BYTES tensor. Raises InvalidInput where they are not `count`, whole."""
     elements: list[bytes] = []
     position, end = 0, len(data)
-    while position < end:
+    while position < end and len(elements) < count:
         start = position + _LENGTH_BYTES
         length = int.from_bytes(data[position:start], "little")
         position = start + length
@@ -72,9 +120,12 @@ def split_bytes(data: bytes | memoryview, *, count: int, name: str) -> list[byte
                 f"bytes, {max(0, end - start)} are left"
             )
         elements.append(bytes(data[start:position]))
-    if len(elements) != count:
+    if len(elements) != count or position != end:
+        received = (
+            f"{len(elements)}, then {end - position} bytes" if position < end else len(elements)
+        )
         raise InvalidInput(
-            f"expected {count} elements in the BYTES input {name!r}, received {len(elements)}"
+            f"expected {count} elements in the BYTES input {name!r}, received {received}"
         )
     return elements
 
@@ -96,31 +147,22 @@ def from_numbers(data: Any, *, datatype_name: str, shape: Sequence[int], name: s
 
     Raises InvalidInput for elements of another kind, out of range, ragged, or too few or many.
     """
-    kind = datatype(datatype_name)
+    kind = known_datatype(datatype_name, name=name)
     if kind.name in _BINARY_ONLY:
         raise InvalidInput(f"{kind.name} data of input {name!r} can only be sent as binary data")
-    try:
-        values = np.asarray(data, dtype=np.object_ if kind.name == "BYTES" else None)
-    except ValueError as error:
-        raise InvalidInput(f"data of input {name!r} is ragged: {error}") from error
-    if values.size != math.prod(shape):
+    elements = _flat(data, name=name)
+    if len(elements) != math.prod(shape):
         raise InvalidInput(
             f"input {name!r} of shape {list(shape)} takes {math.prod(shape)} elements, "
-            f"received {values.size}"
+            f"received {len(elements)}"
         )
+    fitting = _ELEMENT_TYPES[kind.numpy.kind]
+    if not fitting.issuperset(map(type, elements)):
+        wrong = next(element for element in elements if type(element) not in fitting)
+        raise _wrong_element(wrong, kind=kind, name=name)
     if kind.name == "BYTES":
-        return _objects([_text(element, name=name) for element in values.ravel()], shape)
-    if values.size and values.dtype.kind not in _KINDS.get(kind.numpy.kind, ""):
-        raise _wrong_element(data, kind=kind, name=name)
-    try:
-        # From `data`, not from `values`: numpy has made floats of large whole numbers by now.
-        with np.errstate(over="ignore"):  # checked below
-            exact = np.array(data, dtype=kind.numpy)
-    except (OverflowError, ValueError, TypeError):
-        raise _wrong_element(data, kind=kind, name=name) from None
-    if kind.numpy.kind == "f" and not np.array_equal(np.isfinite(exact), np.isfinite(values)):
-        raise _wrong_element(data, kind=kind, name=name)
-    return exact.reshape(shape)
+        return _objects([_as_bytes(element) for element in elements], shape)
+    return _numbers(elements, kind=kind, name=name).reshape(shape)
 
 
 def to_numbers(array: np.ndarray, *, name: str) -> Any:
@@ -142,9 +184,34 @@ def to_numbers(array: np.ndarray, *, name: str) -> Any:
     return array.ravel()
 
 
-def _wrong_element(data: Any, *, kind: Datatype, name: str) -> InvalidInput:
+def _flat(data: list[Any], *, name: str) -> list[Any]:
+    """The elements of nested lists, row by row. Raises InvalidInput where they are ragged."""
+    while list in (types := set(map(type, data))):
+        if len(types) > 1 or len(set(map(len, data))) > 1:
+            raise InvalidInput(f"data of input {name!r} is ragged: its lists differ in length")
+        data = list(itertools.chain.from_iterable(data))
+    return data
+
+
+def _numbers(elements: list[Any], *, kind: Datatype, name: str) -> np.ndarray:
+    """A flat array of Python numbers; raises InvalidInput for one that the datatype cannot hold."""
+    if kind.numpy.kind in "iu":
+        limits = np.iinfo(kind.numpy)
+        for extreme in (min(elements, default=0), max(elements, default=0)):
+            if not limits.min <= extreme <= limits.max:
+                raise _wrong_element(extreme, kind=kind, name=name)
+    with np.errstate(over="ignore"):  # checked below
+        array = np.array(elements, dtype=kind.numpy)
+    if kind.numpy.kind == "f":
+        for position in np.flatnonzero(np.isinf(array)):
+            if not math.isinf(elements[position]):
+                raise _wrong_element(elements[position], kind=kind, name=name)
+    return array
+
+
+def _wrong_element(element: object, *, kind: Datatype, name: str) -> InvalidInput:
     return InvalidInput(
-        f"data of input {name!r} does not fit {kind.name}, received {str(data)[:60]}"
+        f"data of input {name!r} does not fit {kind.name}, received {reprlib.repr(element)}"
     )
 
 
@@ -152,14 +219,6 @@ def _objects(elements: Sequence[bytes], shape: Sequence[int]) -> np.ndarray:
     array = np.empty(len(elements), dtype=np.object_)
     array[:] = elements
     return array.reshape(shape)
-
-
-def _text(element: object, *, name: str) -> bytes:
-    if isinstance(element, bytes):
-        return element
-    if isinstance(element, str):
-        return element.encode("utf-8")
-    raise InvalidInput(f"elements of the BYTES input {name!r} must be texts, received {element!r}")
 
 
 def _as_bytes(element: object) -> bytes:

@@ -1,0 +1,313 @@
+"""The HTTP routes, called without a socket: paths, methods, sizes, errors, clients that leave."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+
+from serving.dataplane import DataPlane
+from serving.protocol.http_app import http_app
+from serving.registry import Registry
+from serving.statistics import FailureReason
+
+pytestmark = pytest.mark.anyio
+MAX_REQUEST_BYTES = 10_000
+
+
+@pytest.fixture
+async def registry(repository, models, settings):
+    repository.add("identity", models.identity())
+    repository.add("lookup", models.lookup())
+    repository.add("größe mit %20", models.identity())
+    repository.add("broken", b"garbage")
+    registry = Registry(settings)
+    await registry.load()
+    yield registry
+    await registry.close(drain_seconds=60)
+
+
+@pytest.fixture
+def dataplane(registry):
+    return DataPlane(registry)
+
+
+@pytest.fixture
+def client(dataplane, asgi):
+    return asgi(http_app(dataplane, max_request_bytes=MAX_REQUEST_BYTES))
+
+
+def _body(*rows, **table) -> bytes:
+    flat = [number for row in rows for number in row]
+    tensor = {"name": "x", "datatype": "FP32", "shape": [len(rows), 2], "data": flat}
+    return json.dumps({"inputs": [tensor], **table}).encode()
+
+
+async def _infer(client, body: bytes, *, model: str = "identity", **options):
+    return await client.call("POST", f"/v2/models/{model}/infer", chunks=[body], **options)
+
+
+async def test_a_live_and_ready_server_says_so(client, dataplane):
+    assert (await client.call("GET", "/v2/health/live")).json == {"live": True}
+    answer = await client.call("GET", "/v2/health/ready")
+    assert (answer.status, answer.json) == (200, {"ready": True})
+
+    dataplane.stopping = True
+
+    answer = await client.call("GET", "/v2/health/ready")
+    assert (answer.status, answer.json) == (503, {"ready": False})
+    assert (await client.call("GET", "/v2/health/live")).status == 200
+    assert (await client.call("GET", "/v2/models/identity/ready")).status == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v2/models/identity/ready", 200),
+        ("/v2/models/identity/versions/1/ready", 200),
+        ("/v2/models/identity/versions/2/ready", 503),
+        ("/v2/models/broken/ready", 503),
+        ("/v2/models/nope/ready", 503),
+    ],
+)
+async def test_a_model_is_ready_or_not(client, path, status):
+    answer = await client.call("GET", path)
+
+    assert answer.status == status
+    assert answer.json["ready"] == (status == 200)
+    assert answer.json["name"] == path.split("/")[3]
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/"])
+async def test_the_server_names_itself_and_the_extensions_that_are_there(client, path):
+    answer = await client.call("GET", path)
+
+    assert answer.json["name"] == "ridgeline"
+    assert answer.json["extensions"] == ["binary_tensor_data", "model_configuration"]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/identity", "/v2/models/identity/versions/1"])
+async def test_the_metadata_show_the_batch_axis(client, path):
+    assert (await client.call("GET", path)).json == {
+        "name": "identity",
+        "versions": ["1"],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
+    }
+
+
+async def test_the_configuration_reads_as_tritons_does(client):
+    config = (await client.call("GET", "/v2/models/identity/config")).json
+
+    assert config["name"] == "identity"
+    assert config["max_batch_size"] == 32
+    assert config["input"][0]["data_type"] == "TYPE_FP32"
+    assert config["input"][0]["dims"] == [2]  # numbers, where protobuf's own JSON writes texts
+    assert config["version_policy"] == {"latest": {"num_versions": 1}}
+    assert config["instance_group"][0]["count"] == 1
+    assert config["batch_input"] == []
+    assert config["parameters"]["ridgeline_parameters"] == {"string_value": "0"}
+
+
+async def test_an_inference_is_answered_with_the_id_it_came_with(client):
+    answer = await _infer(client, _body([1, 2], [3, 4], id="7"))
+
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json == {
+        "model_name": "identity",
+        "model_version": "1",
+        "id": "7",
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}],
+    }
+
+
+async def test_binary_answers_tell_the_length_of_their_header(client):
+    answer = await _infer(client, _body([1, 2], parameters={"binary_data_output": True}))
+
+    length = int(answer.headers["inference-header-content-length"])
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert np.frombuffer(answer.body[length:], np.float32).tolist() == [1, 2]
+
+
+async def test_a_body_may_arrive_in_pieces(client):
+    body = _body([1, 2])
+
+    answer = await client.call(
+        "POST", "/v2/models/identity/infer", chunks=[body[:9], b"", body[9:], b""]
+    )
+
+    assert answer.json["outputs"][0]["data"] == [1, 2]
+
+
+async def test_a_name_with_odd_characters_is_found(client):
+    answer = await _infer(client, _body([1, 2]), model="größe mit %20")
+
+    assert answer.json["model_name"] == "größe mit %20"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v3", 404),
+        ("GET", "/v2/health/live/", 404),  # as Triton, which does not redirect either
+        ("GET", "/v2/models//ready", 404),
+        ("POST", "/v2/models/identity/infer/", 404),
+        ("GET", "/v2/models/identity/infer", 405),
+        ("POST", "/v2/health/live", 405),
+        ("DELETE", "/v2/models/identity", 405),
+    ],
+)
+async def test_unknown_routes_and_methods_are_refused_in_json(client, method, path, status):
+    answer = await client.call(method, path)
+
+    assert answer.status == status
+    assert answer.json["error"].startswith(f"{method} {path}: ")
+
+
+async def test_a_method_that_is_not_allowed_says_which_are(client):
+    assert (await client.call("GET", "/v2/models/identity/infer")).headers["allow"] == "POST"
+
+
+async def test_head_is_answered_where_get_is(client):
+    assert (await client.call("HEAD", "/v2/health/live")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "status", "words"),
+    [
+        ("nope", _body([1, 2]), 404, "unknown model: 'nope' is not found"),
+        ("identity/versions/9", _body([1, 2]), 404, "'identity' version '9' is not found"),
+        ("broken", _body([1, 2]), 503, "'broken' version 1 is unavailable: ONNX Runtime cannot"),
+        ("identity", b"{", 400, "model 'identity': the request is not valid JSON"),
+        ("identity", b"", 400, "not valid JSON"),
+        ("identity", b"{}", 400, "expected 1 inputs but got 0 inputs for model 'identity'"),
+        (
+            "identity",
+            _body([1, 2], outputs=[{"name": "q"}]),
+            400,
+            "output 'q' for model 'identity'",
+        ),
+        (
+            "identity",
+            _body([1, 2], outputs=[{"name": "y", "parameters": {"classification": 1}}]),
+            501,
+            "model 'identity': the parameter 'classification' of output 'y'",
+        ),
+    ],
+)
+async def test_errors_name_the_model_and_what_is_wrong(client, model, body, status, words):
+    answer = await _infer(client, body, model=model)
+
+    assert answer.status == status
+    assert words in answer.json["error"]
+
+
+async def test_a_refused_request_is_counted(client, registry):
+    await _infer(client, b"{}")
+
+    assert registry.find("identity").statistics.failure == {FailureReason.OTHER: 1}
+
+
+async def test_a_kernel_that_fails_is_our_answer_500_naming_the_model(client):
+    tensor = {"name": "index", "datatype": "INT64", "shape": [1, 1], "data": [9]}
+
+    answer = await _infer(client, json.dumps({"inputs": [tensor]}).encode(), model="lookup")
+
+    assert answer.status == 500
+    assert answer.json["error"].startswith("model 'lookup': ")
+    assert "indices element out of data bounds, idx=9" in answer.json["error"]
+
+
+async def test_a_request_that_is_too_large_is_refused_and_its_limit_told(client):
+    exactly = _body([1, 2]).ljust(MAX_REQUEST_BYTES)
+    assert (await _infer(client, exactly)).status == 200
+
+    answer = await client.call("POST", "/v2/models/identity/infer", chunks=[exactly, b" ", b"more"])
+
+    assert answer.status == 413
+    assert "larger than 10000 bytes" in answer.json["error"]
+
+
+async def test_a_compressed_body_is_refused(client):
+    answer = await _infer(client, b"", headers={"Content-Encoding": "gzip"})
+
+    assert answer.status == 415
+    assert "must be identity, received 'gzip'" in answer.json["error"]
+
+
+async def test_a_long_path_does_not_come_back_whole(client):
+    answer = await client.call("GET", "/" + "x" * 10_000)
+
+    assert len(answer.body) < 1_000
+
+
+async def test_an_answer_that_json_cannot_carry_says_to_ask_for_binary_data(client):
+    row = np.array([[np.nan, 1]], np.float32)
+    tensor = {
+        "name": "x",
+        "datatype": "FP32",
+        "shape": [1, 2],
+        "parameters": {"binary_data_size": 8},
+    }
+    header = json.dumps({"inputs": [tensor]}).encode()
+
+    answer = await _infer(
+        client,
+        header + row.tobytes(),
+        headers={"Inference-Header-Content-Length": str(len(header))},
+    )
+
+    assert answer.status == 400
+    assert "model 'identity': output 'y' holds NaN" in answer.json["error"]
+
+
+@pytest.fixture
+def held(registry, monkeypatch):
+    """The batcher of `identity`, whose dispatching is put off: its requests wait."""
+    batcher = registry.find("identity").batcher
+    monkeypatch.setattr(batcher, "_dispatch_soon", lambda _loop: None)
+    return batcher
+
+
+async def _until_waiting(batcher, count: int) -> None:
+    while batcher.waiting_requests != count:
+        await asyncio.sleep(0)
+
+
+async def test_a_client_that_leaves_while_waiting_gives_its_place_up(
+    client, held, registry, caplog
+):
+    gone = asyncio.Event()
+    leaving = asyncio.create_task(_infer(client, _body([1, 2]), gone=gone))
+    await _until_waiting(held, 1)
+
+    gone.set()
+    await leaving
+
+    assert held.waiting_requests == 0
+    assert registry.find("identity").statistics.failure == {FailureReason.CANCELED: 1}
+    assert caplog.text == ""
+
+
+async def test_a_client_that_leaves_while_sending_is_no_fault_of_ours(client, held, caplog):
+    gone = asyncio.Event()
+    gone.set()
+
+    await client.call(
+        "POST", "/v2/models/identity/infer", chunks=[b"{", b"more to come"], gone=gone, cut_off=True
+    )
+
+    assert held.waiting_requests == 0
+    assert caplog.text == ""
+
+
+async def test_a_server_that_cancels_a_request_is_not_taken_for_a_client_that_left(client, held):
+    request = asyncio.create_task(_infer(client, _body([1, 2])))
+    await _until_waiting(held, 1)
+
+    request.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await request
