@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,10 +72,17 @@ def versions_to_serve(model: RepositoryModel) -> tuple[int, ...]:
             return model.versions[-1:]
 
 
-def load_version(model: RepositoryModel, *, version: int, settings: ServeSettings) -> LoadedVersion:
+def load_version(
+    model: RepositoryModel,
+    *,
+    version: int,
+    settings: ServeSettings,
+    on_engine: Callable[[OnnxEngine], None],
+) -> LoadedVersion:
     """Load one version and run it once per batch size that decides its buffers. Blocks.
 
-    Raises a RidgelineError that says why the version cannot be served.
+    `on_engine` receives the engine before its first run, so that a long one can be stopped. Raises
+    a RidgelineError that says why the version cannot be served.
     """
     given = model.read_config()
     _refuse_unsupported(given)
@@ -90,6 +97,7 @@ def load_version(model: RepositoryModel, *, version: int, settings: ServeSetting
     engine = OnnxEngine(
         path, settings=_engine_settings(given, instances=instances, settings=settings)
     )
+    on_engine(engine)
     config = _completed(given, name=model.name, engine=engine, settings=settings)
     if not _batch_axis_holds(config, engine=engine):
         config = _without_batches(config, given=given, engine=engine)
@@ -293,5 +301,5 @@ def _counted_cost(path: Path, *, batches: bool) -> ModelCost | None:
     try:
         return graph.cost_of(graph.load(path), batches=batches)
     except Exception as error:  # noqa: BLE001 - onnx raises many unrelated types
-        logger.warning("the cost of %s is unknown: %s", path, error)
+        logger.info("the cost of %s is unknown: %s", path, error)
         return None

@@ -10,6 +10,7 @@ from enum import Enum
 from ridgeline.errors import NotFound, RidgelineError, Unavailable
 from ridgeline.repository import RepositoryModel, scan
 from serving.batcher import Batcher
+from serving.engine import OnnxEngine
 from serving.loading import LoadedVersion, load_version, versions_to_serve
 from serving.settings import ServeSettings
 from serving.statistics import ModelStatistics
@@ -58,6 +59,8 @@ class Registry:
         self._settings = settings
         self._models: dict[str, dict[int, ServedVersion]] = {}
         self._broken: dict[str, str] = {}
+        self._warming: OnnxEngine | None = None
+        self._closing = False
         self.loaded = False
 
     def __iter__(self) -> Iterator[ServedVersion]:
@@ -106,12 +109,24 @@ class Registry:
         ]
 
     async def close(self, *, drain_seconds: float) -> None:
-        """Answer what was accepted, within `drain_seconds`, and release the engines."""
+        """Answer what was accepted, within `drain_seconds`, and release the engines.
+
+        A model that still loads is given up: its warm-up is cut short.
+        """
+        self._closing = True
+        if self._warming:
+            self._warming.stop()
         batchers = [served.ready.batcher for served in self if served.ready]
         await asyncio.gather(*(batcher.close(drain_seconds=drain_seconds) for batcher in batchers))
         for served in self:
             served.state, served.reason = State.UNAVAILABLE, "the server is stopping"
             served.ready = None
+
+    def _warm_up(self, engine: OnnxEngine) -> None:
+        """Keep the engine that runs for the first time in reach of `close`; called in a thread."""
+        self._warming = engine
+        if self._closing:
+            engine.stop()
 
     def _choose(self, model: RepositoryModel) -> tuple[int, ...]:
         try:
@@ -130,7 +145,11 @@ class Registry:
         begin_ns = time.monotonic_ns()
         try:
             loaded = await asyncio.to_thread(
-                load_version, model, version=version, settings=self._settings
+                load_version,
+                model,
+                version=version,
+                settings=self._settings,
+                on_engine=self._warm_up,
             )
         except Exception as error:  # one bad model must not stop the others
             served.state, served.reason = State.UNAVAILABLE, _reason(error)
@@ -143,6 +162,7 @@ class Registry:
                 exc_info=None if expected else error,
             )
             return
+        self._warming = None
         served.load_ns = time.monotonic_ns() - begin_ns
         statistics = ModelStatistics()
         batcher = Batcher(
