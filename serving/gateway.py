@@ -1,14 +1,12 @@
 """The gateway: front ends, models and metrics of one process, started and stopped in order."""
 
-import asyncio
 import logging
 from dataclasses import dataclass
 
 from serving.dataplane import DataPlane
-from serving.http_server import HttpServer
 from serving.metrics import metrics_app
-from serving.protocol.grpc_frontend import GrpcFrontend
-from serving.protocol.http_app import http_app
+from serving.protocol.frontend import FrontEnd
+from serving.protocol.http_server import HttpServer
 from serving.registry import Registry
 from serving.settings import ServeSettings
 
@@ -33,18 +31,7 @@ class Gateway:
         self._settings = settings
         self.registry = Registry(settings)
         self._dataplane = DataPlane(self.registry)
-        self._grpc = GrpcFrontend(
-            self._dataplane,
-            host=settings.host,
-            port=settings.grpc_port,
-            max_request_bytes=settings.max_request_bytes,
-        )
-        self._http = HttpServer(
-            http_app(self._dataplane, max_request_bytes=settings.max_request_bytes),
-            host=settings.host,
-            port=settings.http_port,
-            drain_seconds=settings.drain_seconds,
-        )
+        self._front_end = _front_end(self._dataplane, settings=settings)
         self._metrics = HttpServer(
             metrics_app(self.registry),
             host=settings.host,
@@ -53,8 +40,8 @@ class Gateway:
         )
         self.addresses = Addresses(
             host=settings.host,
-            grpc_port=self._grpc.port,
-            http_port=self._http.port,
+            grpc_port=self._front_end.grpc_port,
+            http_port=self._front_end.http_port,
             metrics_port=self._metrics.port,
         )
 
@@ -63,16 +50,25 @@ class Gateway:
 
         Raises NotFound where there is no repository.
         """
-        await self._grpc.start()
-        await self._http.start()
+        await self._front_end.start()
         await self._metrics.start()
         await self.registry.load()
 
     async def stop(self) -> None:
         """Not ready, no new requests, answer the accepted ones up to a deadline, close engines."""
         self._dataplane.stopping = True
-        drain_seconds = self._settings.drain_seconds
-        await asyncio.gather(self._grpc.stop(drain_seconds=drain_seconds), self._http.stop())
-        await self.registry.close(drain_seconds=drain_seconds)
+        await self._front_end.stop()
+        await self.registry.close(drain_seconds=self._settings.drain_seconds)
         await self._metrics.stop()
         logger.info("stopped")
+
+
+def _front_end(dataplane: DataPlane, *, settings: ServeSettings) -> FrontEnd:
+    """The front end that the settings name; the other one's packages stay unloaded."""
+    if settings.front_end == "h2corn":
+        from serving.protocol.h2corn_frontend import H2cornFrontEnd
+
+        return H2cornFrontEnd(dataplane, settings=settings)
+    from serving.protocol.grpcio_frontend import GrpcioFrontEnd
+
+    return GrpcioFrontEnd(dataplane, settings=settings)

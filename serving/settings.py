@@ -17,6 +17,9 @@ class ServeSettings:
     grpc_port: int = setting(8001, help="port of the gRPC front end; 0 picks a free one")
     http_port: int = setting(8000, help="port of the HTTP front end; 0 picks a free one")
     metrics_port: int = setting(8002, help="port of /metrics for Prometheus; 0 picks a free one")
+    front_end: str = setting(
+        "grpcio", help="what reads the sockets: grpcio (the reference, with uvicorn) or h2corn"
+    )
     execution_provider: str = setting(
         "auto", help="where models run: cpu, cuda, tensorrt, or auto for cuda where it works"
     )
@@ -49,6 +52,8 @@ class ServeSettings:
                 raise InvalidInput(f"{name} must not be negative, received {getattr(self, name)}")
         if not math.isfinite(self.drain_seconds):
             raise InvalidInput(f"drain_seconds must be finite, received {self.drain_seconds}")
+        if self.front_end not in ("grpcio", "h2corn"):
+            raise InvalidInput(f"front_end must be grpcio or h2corn, received {self.front_end!r}")
         if self.execution_provider not in ("auto", "cpu", "cuda", "tensorrt"):
             raise InvalidInput(
                 "execution_provider must be auto, cpu, cuda or tensorrt, "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ ONNX_TYPES = {
     "BYTES": TensorProto.STRING,
 }
 
+_BANNER = re.compile(r"\Ah2corn v.*?\n\n", re.DOTALL)
 _STOP_TIMEOUT_S = 60  # half the time limit of a test: a server that hangs is seen as such
 
 
@@ -86,28 +88,34 @@ class Models:
 
     @staticmethod
     def slow(multiplications: int) -> bytes:
-        """y = x, by that many products with the unit matrix, one after the other."""
+        """y = x, by products with the unit matrix: as many as told, times the largest x."""
         row = helper.make_tensor_value_info("row", TensorProto.FLOAT, None)
         product = helper.make_tensor_value_info("product", TensorProto.FLOAT, None)
-        count, going, on = (
-            helper.make_tensor_value_info(name, kind, [])
-            for name, kind in (
-                ("i", TensorProto.INT64),
-                ("c", TensorProto.BOOL),
-                ("d", TensorProto.BOOL),
-            )
+        step = helper.make_tensor_value_info("step", TensorProto.INT64, [])
+        go_on, going_on = (
+            helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("c", "d")
         )
         body = helper.make_graph(
             [
                 helper.make_node("MatMul", ["row", "unit"], ["product"]),
                 helper.make_node("Identity", ["c"], ["d"]),
             ],
-            "step",
-            [count, going, row],
-            [on, product],
+            "body",
+            [step, go_on, row],
+            [going_on, product],
         )
-        nodes = [helper.make_node("Loop", ["times", "", "x"], ["y"], body=body)]
-        weights = {"times": np.array(multiplications), "unit": np.eye(2, dtype=np.float32)}
+        nodes = [
+            helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+            helper.make_node("Mul", ["largest", "multiplications"], ["products"]),
+            helper.make_node("Cast", ["products"], ["times"], to=TensorProto.INT64),
+            helper.make_node("Loop", ["times", "", "x"], ["looped"], body=body),
+            helper.make_node("Shape", ["x"], ["shape"]),
+            helper.make_node("Reshape", ["looped", "shape"], ["y"]),
+        ]
+        weights = {
+            "multiplications": np.array(multiplications, dtype=np.float32),
+            "unit": np.eye(2, dtype=np.float32),
+        }
         return _onnx(nodes, weights, x=("FP32", ("batch", 2)), y=("FP32", ("batch", 2)))
 
     @staticmethod
@@ -194,7 +202,9 @@ class RunningGateway:
         """SIGTERM; returns the exit code, the result on standard output, what was logged."""
         self.process.send_signal(signal.SIGTERM)
         result, _ = self.process.communicate(timeout=_STOP_TIMEOUT_S)
-        return self.process.returncode, json.loads(result), self.errors.read_text()
+        # h2corn greets on standard error; nothing turns that off.
+        errors = _BANNER.sub("", self.errors.read_text())
+        return self.process.returncode, json.loads(result), errors
 
 
 def launch_gateway(repository: Path, *flags: str, errors: Path) -> subprocess.Popen[str]:
@@ -207,7 +217,11 @@ def launch_gateway(repository: Path, *flags: str, errors: Path) -> subprocess.Po
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[1]),
+                "RIDGELINE_STOP_WITH_PARENT": "1",  # however the tests end, it ends too
+            },
         )
 
 
@@ -233,14 +247,23 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(root)
 
 
+@pytest.fixture(scope="session", params=["grpcio", "h2corn"])
+def front_end(request: pytest.FixtureRequest) -> str:
+    """Each front end in turn: they must be alike to every client."""
+    return str(request.param)
+
+
 @pytest.fixture
-def start(repository: Repository, tmp_path: Path) -> Iterator[Callable[..., RunningGateway]]:
+def start(
+    repository: Repository, tmp_path: Path, front_end: str
+) -> Iterator[Callable[..., RunningGateway]]:
     """Starts gateways over `repository`, with further flags; none outlives the test."""
     started: list[RunningGateway] = []
 
     def start(*flags: str) -> RunningGateway:
         errors = tmp_path / f"stderr-{len(started)}"
-        started.append(start_gateway(repository.root, *flags, errors=errors))
+        words = (f"--front-end={front_end}", *flags)
+        started.append(start_gateway(repository.root, *words, errors=errors))
         return started[-1]
 
     yield start
@@ -250,7 +273,7 @@ def start(repository: Repository, tmp_path: Path) -> Iterator[Callable[..., Runn
 
 
 @pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+def gateway(tmp_path_factory: pytest.TempPathFactory, front_end: str) -> Iterator[RunningGateway]:
     """One gateway for the whole run: an identity model for each datatype, and a few others."""
     folder = tmp_path_factory.mktemp("gateway")
     repository = Repository(folder / "repository")
@@ -269,7 +292,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
         "mismatched", Models.identity(), config='input { name: "q" data_type: TYPE_FP32 }'
     )
     repository.add("foreign", Models.identity(), config='backend: "tensorrt"')
-    running = start_gateway(repository.root, errors=folder / "stderr")
+    running = start_gateway(repository.root, f"--front-end={front_end}", errors=folder / "stderr")
     yield running
     code, _, errors = running.stop()
     assert code == 0, errors

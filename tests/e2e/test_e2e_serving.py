@@ -5,6 +5,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import tritonclient.grpc as grpc_client
 import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http_client
 import tritonclient.http.aio as http_aio
+from geventhttpclient.response import HTTPParseError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
@@ -26,7 +28,7 @@ from ridgeline.datatypes import DATATYPES
 
 ROOT = Path(__file__).parents[2]
 PROTOCOLS = {"grpc": grpc_client, "http": http_client}
-SLOW = 200_000  # products one after the other: a few tenths of a second
+SLOW = 200_000  # products one after the other for an input of ones: a few tenths of a second
 
 # The field of InferTensorContents for each datatype that has one.
 FIELDS = {
@@ -356,12 +358,14 @@ def test_the_asynchronous_clients_are_served_too(gateway):
     x = np.array([[1, 2]], np.float32)
 
     async def scenario():
-        async with grpc_aio.InferenceServerClient(gateway.grpc_url) as over_grpc:
-            async with http_aio.InferenceServerClient(gateway.http_url) as over_http:
-                return await asyncio.gather(
-                    over_grpc.infer("identity_FP32", tensors("grpc", {"x": x})),
-                    over_http.infer("identity_FP32", tensors("http", {"x": x})),
-                )
+        async with (
+            grpc_aio.InferenceServerClient(gateway.grpc_url) as over_grpc,
+            http_aio.InferenceServerClient(gateway.http_url) as over_http,
+        ):
+            return await asyncio.gather(
+                over_grpc.infer("identity_FP32", tensors("grpc", {"x": x})),
+                over_http.infer("identity_FP32", tensors("http", {"x": x})),
+            )
 
     for answer in asyncio.run(scenario()):
         assert same(answer.as_numpy("y"), x)
@@ -384,7 +388,7 @@ def test_concurrent_callers_receive_their_own_answers_from_shared_batches(
 ):
     repository.add("slow", models.slow(SLOW // 10))
     gateway = start()
-    inputs = [np.full((1 + n % 3, 2), n, np.float32) for n in range(24)]
+    inputs = [np.full((1 + n % 3, 2), 1 + n / 100, np.float32) for n in range(24)]
 
     def call(n):
         return ask(gateway, ("grpc", "http")[n % 2], "slow", {"x": inputs[n]})
@@ -458,17 +462,18 @@ def _until(condition):
 
 
 def test_every_request_accepted_before_sigterm_is_answered(busy):
+    inputs = [np.full((1, 2), 1 + n / 100, np.float32) for n in range(8)]
+
     def call(n):
-        return ask(busy, ("grpc", "http")[n % 2], "slow", {"x": np.full((1, 2), n, np.float32)})
+        return ask(busy, ("grpc", "http")[n % 2], "slow", {"x": inputs[n]}).as_numpy("y")
 
     with ThreadPoolExecutor(8) as threads:
         answers = [threads.submit(call, n) for n in range(8)]
         _until(lambda: _accepted(busy) >= 7)  # and one with the engine
         code, result, errors = busy.stop()
 
-    assert [answer.result().as_numpy("y").tolist() for answer in answers] == [
-        [[n, n]] for n in range(8)
-    ]
+    for x, answer in zip(inputs, answers, strict=True):
+        assert same(answer.result(), x)
     assert (code, result, errors) == (0, {"answered_requests": 8}, "")
     with pytest.raises(OSError, match="refused"):
         get(busy.http_url + "/v2/health/live")
@@ -481,20 +486,16 @@ def _accepted(gateway):
 
 
 def test_what_cannot_be_answered_in_time_is_cut_short(repository, models, start):
-    repository.add("slow", models.slow(SLOW * 1_000))  # minutes
-    config = "instance_group { count: 1 }"
-    repository.add("quick", models.identity(), config=config)
+    repository.add("slow", models.slow(SLOW * 100_000))  # hours
     gateway = start("--drain-seconds", "1")
+    x = {"x": np.ones((1, 2), np.float32)}
 
     with ThreadPoolExecutor(2) as threads:
-        calls = [
-            threads.submit(ask, gateway, protocol, "slow", {"x": np.ones((1, 2), np.float32)})
-            for protocol in PROTOCOLS
-        ]
-        _until(lambda: threads._work_queue.empty())
-        code, _, _ = gateway.stop()
+        calls = [threads.submit(ask, gateway, protocol, "slow", x) for protocol in PROTOCOLS]
+        _until(lambda: gateway.metric("nv_inference_pending_request_count", model="slow") >= 1)
+        code, result, _ = gateway.stop()
 
-    assert code == 0
+    assert (code, result) == (0, {"answered_requests": 0})
     for call in calls:
         assert call.exception() is not None
 
@@ -529,46 +530,49 @@ def test_a_full_queue_refuses_on_both_protocols(repository, models, start):
         try:
             return ask(gateway, ("grpc", "http")[n % 2], "slow", x).as_numpy("y").shape
         except InferenceServerException as error:
-            assert "model 'slow': Exceeds maximum queue size of 1" in error.message()
-            return error.status()
+            return error.status(), error.message()[:48]
 
     with ThreadPoolExecutor(8) as threads:
         outcomes = set(threads.map(call, range(8)))
 
+    text = "model 'slow': Exceeds maximum queue size of 1 wa"
     assert (1, 2) in outcomes
-    assert outcomes <= {(1, 2), "503", "StatusCode.UNAVAILABLE"}
+    assert outcomes <= {(1, 2), ("503", text), ("StatusCode.UNAVAILABLE", text)}
     assert len(outcomes) > 1
 
 
 def test_two_gateways_under_mixed_load_stop_cleanly(repository, models, start):
     repository.add("m", models.slow(SLOW // 100))
     gateways = [start(), start()]
-    stopping = False
+    stopping = threading.Event()
 
     def hammer(n):
         gateway, protocol, answered = gateways[n % 2], ("grpc", "http")[n // 2 % 2], 0
-        x = np.full((1, 2), n, np.float32)
+        x = np.full((1, 2), 1 + n / 10, np.float32)
         with connect(gateway, protocol) as client:
-            while True:
-                try:
-                    answer = client.infer("m", tensors(protocol, {"x": x}))
-                except (InferenceServerException, OSError):
-                    assert stopping
-                    return answered
+            while not stopping.is_set():
+                answer = client.infer("m", tensors(protocol, {"x": x}))
                 assert same(answer.as_numpy("y"), x)
                 answered += 1
+            with contextlib.suppress(InferenceServerException, OSError, HTTPParseError):
+                while True:  # until nobody answers any more
+                    client.infer("m", tensors(protocol, {"x": x}))
+                    answered += 1
+        return answered
 
     with ThreadPoolExecutor(8) as threads:
         calls = [threads.submit(hammer, n) for n in range(8)]
-        for gateway in gateways:
-            _until(lambda g=gateway: g.metric("nv_inference_request_success", model="m") >= 50)
-        stopping = True
-        endings = list(threads.map(lambda gateway: gateway.stop(), gateways))
-        answered = [call.result() for call in calls]
+        try:
+            for gateway in gateways:
+                _until(lambda g=gateway: g.metric("nv_inference_request_success", model="m") >= 50)
+        finally:
+            stopping.set()
+            with ThreadPoolExecutor(2) as stoppers:
+                endings = list(stoppers.map(lambda gateway: gateway.stop(), gateways))
 
     for n, (code, result, errors) in enumerate(endings):
         assert (code, errors) == (0, "")
-        assert result["answered_requests"] >= sum(answered[n::2])
+        assert result["answered_requests"] >= sum(call.result() for call in calls[n::2])
 
 
 def _serve(*flags):

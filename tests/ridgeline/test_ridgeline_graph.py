@@ -105,8 +105,17 @@ def test_layers_are_told_in_the_order_of_the_graph(lenet5):
             one("ConvTranspose", ("N", 4, 5, 5), ("N", 3, 6, 6), [weight("w", 4, 3, 2, 2)]),
             4 * 5 * 5 * 3 * 2 * 2,
         ),
+        # the 4 is summed over, once for each of the 3 rows and 5 columns
+        (
+            one("Einsum", ("N", 3, 4), ("N", 3, 5), [weight("w", 4, 5)], equation="abc, cd->abd"),
+            3 * 4 * 5,
+        ),
+        (one("Einsum", ("N", 3, 4), ("N", 4, 3), [], equation="abc->acb"), 0),
     ],
-    ids=["grouped convolution", "Gemm, transposed", "batched MatMul", "transposed convolution"],
+    ids=[
+        *("grouped convolution", "Gemm, transposed", "batched MatMul", "transposed convolution"),
+        *("Einsum of two factors", "Einsum of one factor"),
+    ],
 )
 def test_operators_are_counted_as_by_hand(made, by_hand):
     assert graph.cost_of(made, batches=True).multiply_adds_per_sample == by_hand
@@ -124,6 +133,215 @@ def test_a_recurrent_cell_multiplies_input_and_state_once_per_gate_and_step(oper
     )
     expected = steps * gates * hidden * (size + hidden)
     assert graph.cost_of(made, batches=False).multiply_adds_per_sample == expected
+
+
+BYTE = TensorProto.UINT8
+
+
+def byte_weight(name, *shape):
+    return numpy_helper.from_array(np.zeros(shape, dtype=np.uint8), name)
+
+
+def quantised(operator, names, *, x, y, weights, kind=BYTE):
+    node = helper.make_node(operator, names, ["y"])
+    scales = [numpy_helper.from_array(np.float32(0.1), "s"), byte_weight("z")]
+    return model(
+        [node],
+        inputs=[value("x", *x, kind=BYTE)],
+        outputs=[value("y", *y, kind=kind)],
+        weights=[*weights, *scales],
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "by_hand"),
+    [
+        (
+            quantised(
+                "MatMulInteger",
+                ["x", "w"],
+                x=("N", 4),
+                y=("N", 5),
+                weights=[byte_weight("w", 4, 5)],
+                kind=TensorProto.INT32,
+            ),
+            4 * 5,
+        ),
+        (
+            quantised(
+                "QLinearMatMul",
+                ["x", "s", "z", "w", "s", "z", "s", "z"],
+                x=("N", 4),
+                y=("N", 5),
+                weights=[byte_weight("w", 4, 5)],
+            ),
+            4 * 5,
+        ),
+        (
+            quantised(
+                "ConvInteger",
+                ["x", "w"],
+                x=("N", 3, 6, 6),
+                y=("N", 8, 4, 4),
+                weights=[byte_weight("w", 8, 3, 3, 3)],
+                kind=TensorProto.INT32,
+            ),
+            8 * 4 * 4 * 3 * 3 * 3,
+        ),
+        (
+            quantised(
+                "QLinearConv",
+                ["x", "s", "z", "w", "s", "z", "s", "z"],
+                x=("N", 3, 6, 6),
+                y=("N", 8, 4, 4),
+                weights=[byte_weight("w", 8, 3, 3, 3)],
+            ),
+            8 * 4 * 4 * 3 * 3 * 3,
+        ),
+    ],
+    ids=["MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv"],
+)
+def test_whole_number_operators_are_counted_and_their_weights_take_a_byte_each(made, by_hand):
+    cost = graph.cost_of(made, batches=True)
+    assert cost.multiply_adds_per_sample == by_hand
+    assert cost.weight_bytes == cost.parameters == np.prod(made.graph.initializer[0].dims)
+
+
+def test_an_einsum_of_three_factors_leaves_the_cost_open():
+    made = one(
+        "Einsum",
+        ("N", 3),
+        ("N", 5),
+        [weight("w", 3, 4), weight("v", 4, 5)],
+        equation="ab,bc,cd->ad",
+    )
+    with pytest.raises(InvalidInput, match="expected one or two factors"):
+        graph.cost_of(made, batches=True)
+
+
+def loop(*, domain=""):
+    """Multiplies by w three times, in the body of a Loop."""
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["row", "w"], ["product"], name="inner", domain=domain),
+            helper.make_node("Identity", ["going"], ["on"]),
+        ],
+        "body",
+        [
+            value("i", kind=TensorProto.INT64),
+            value("going", kind=TensorProto.BOOL),
+            value("row", 1, 4),
+        ],
+        [value("on", kind=TensorProto.BOOL), value("product", 1, 4)],
+    )
+    times = numpy_helper.from_array(np.array(3), "times")
+    return model(
+        [helper.make_node("Loop", ["times", "", "x"], ["y"], name="repeat", body=body)],
+        inputs=[value("x", "N", 4)],
+        outputs=[value("y", "N", 4)],
+        weights=[times, weight("w", 4, 4)],
+    )
+
+
+def test_a_product_in_the_body_of_a_loop_leaves_the_cost_open():
+    with pytest.raises(InvalidInput, match=r"cost of Loop 'repeat' is open: MatMul 'inner' in its"):
+        graph.cost_of(loop(), batches=True)
+
+
+@pytest.mark.parametrize(
+    ("operator", "domain", "told"),
+    [
+        ("FusedConv", "com.microsoft", "no count is known for this operator of com.microsoft"),
+        ("Attention", "", "no count is known for this operator of ONNX"),
+    ],
+)
+def test_an_operator_that_may_multiply_unseen_leaves_the_cost_open(operator, domain, told):
+    made = model(
+        [
+            helper.make_node(operator, ["x", "x", "x"], ["y"], domain=domain),
+            helper.make_node("Reshape", ["y", "shape"], ["z"]),
+        ],
+        inputs=[value("x", "N", 4, 4)],
+        outputs=[value("z", "N", 16)],
+        weights=[numpy_helper.from_array(np.array([1, 16]), "shape")],
+    )
+    with pytest.raises(InvalidInput, match=told):
+        graph.cost_of(made, batches=True)
+
+
+def test_a_function_of_the_model_is_counted_by_what_it_does():
+    local = helper.make_opsetid("local", 1)
+    body = [helper.make_node("MatMul", ["a", "b"], ["c"])]
+    made = one("Product", ("N", 4), ("N", 5), [weight("w", 4, 5)], domain="local")
+    made.opset_import.append(local)
+    made.functions.append(
+        helper.make_function("local", "Product", ["a", "b"], ["c"], body, [OPSET])
+    )
+    assert graph.cost_of(made, batches=True).multiply_adds_per_sample == 20
+
+
+def test_weights_in_constants_count_and_unused_ones_and_single_numbers_do_not():
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=weight("", 4, 5)),
+        helper.make_node("MatMul", ["x", "w"], ["product"]),
+        helper.make_node("Mul", ["product", "half"], ["y"]),
+    ]
+    made = model(
+        nodes,
+        inputs=[value("x", "N", 4)],
+        outputs=[value("y", "N", 5)],
+        weights=[numpy_helper.from_array(np.float32(0.5), "half"), weight("unused", 100, 100)],
+    )
+    cost = graph.cost_of(made, batches=True)
+    assert (cost.parameters, cost.weight_bytes, cost.multiply_adds_per_sample) == (20, 80, 20)
+
+
+def test_a_weight_that_only_a_body_reads_is_used():
+    made = loop()
+    made.graph.node[0].attribute[0].g.node[0].op_type = "Mul"
+    made.graph.node.append(helper.make_node("Identity", ["x"], ["z"]))
+    made.graph.output[0].name = "z"
+    assert graph.cost_of(made, batches=True).parameters == 16
+
+
+def test_a_large_weight_is_counted_without_a_copy_of_it():
+    """Its values are never read: none are there."""
+    huge = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[200_000, 100_000])
+    made = one("MatMul", ("N", 200_000), ("N", 100_000), [huge])
+    cost = graph.cost_of(made, batches=True)
+    assert cost.multiply_adds_per_sample == cost.parameters == 20_000_000_000
+    assert cost.weight_bytes == 80_000_000_000
+
+
+def test_a_graph_that_fixes_more_rows_than_one_leaves_the_cost_of_a_sample_open():
+    shape = numpy_helper.from_array(np.array([8, 4], dtype=np.int64), "shape")
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
+    made = model([node], inputs=[value("x", 8, 4)], outputs=[value("y", 8, 4)], weights=[shape])
+    with pytest.raises(InvalidInput, match=r"output 'y' has the shape \[8, 4\]"):
+        graph.cost_of(made, batches=True)
+
+
+def test_a_size_of_minus_one_is_a_free_axis():
+    node = helper.make_node("Identity", ["x"], ["y"])
+    made = model([node], inputs=[value("x", "N", -1)], outputs=[value("y", "N", -1)])
+    with pytest.raises(InvalidInput, match="axis 1 of input 'x' is free"):
+        graph.cost_of(made, batches=True)
+
+
+def test_an_input_without_a_shape_leaves_the_cost_open():
+    node = helper.make_node("Identity", ["x"], ["y"])
+    nothing = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    made = model([node], inputs=[nothing], outputs=[value("y", "N", 2)])
+    with pytest.raises(InvalidInput, match="the shape of input 'x' is unknown"):
+        graph.cost_of(made, batches=True)
+
+
+def test_an_input_that_is_no_tensor_leaves_the_cost_open():
+    node = helper.make_node("SequenceLength", ["x"], ["y"])
+    sequence = helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, None)
+    made = model([node], inputs=[sequence], outputs=[value("y", kind=TensorProto.INT64)])
+    with pytest.raises(InvalidInput, match="the shape of input 'x' is unknown"):
+        graph.cost_of(made, batches=False)
 
 
 def test_whole_number_initializers_are_no_weights():

@@ -16,7 +16,7 @@ from ridgeline.errors import InvalidInput, NotFound
 from serving import command
 from serving import registry as registry_module
 from serving.gateway import Gateway
-from serving.http_server import HttpServer
+from serving.protocol.http_server import HttpServer
 
 pytestmark = pytest.mark.anyio
 

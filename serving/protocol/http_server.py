@@ -2,23 +2,21 @@
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from ridgeline.errors import InvalidInput
+from serving.protocol.frontend import listening_socket
 
 _KEEP_ALIVE_S = 75  # longer than clients pause between requests: reconnecting costs them time
-_BACKLOG = 2048
 
 
 class HttpServer:
     """One application on one port; `port` is the bound one. Raises InvalidInput if it is taken."""
 
     def __init__(self, app: ASGIApp, *, host: str, port: int, drain_seconds: float) -> None:
-        self._socket = _listening_socket(host, port)
+        self._socket = listening_socket(host, port)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app,
@@ -52,16 +50,3 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _listening_socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)  # from here on clients wait instead of being refused
-    except OSError as error:
-        listener.close()
-        raise InvalidInput(f"cannot listen on {host}:{port}: {error}") from error
-    return listener

@@ -1,0 +1,120 @@
+"""The gRPC methods over the data plane: messages in, messages out. Knows no transport.
+
+A front end finds a method by its path, reads the request message, and turns what the handler raises
+into a status.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+from tritonclient.grpc import service_pb2
+
+from ridgeline.errors import NotFound
+from ridgeline.model import ModelSpec, TensorSpec
+from serving.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane
+from serving.protocol.grpc_codec import decode_request, encode_response
+
+_SERVICE = "inference.GRPCInferenceService"
+_HEALTH = "grpc.health.v1.Health"
+_SERVING = health_pb2.HealthCheckResponse.ServingStatus
+
+# From the request message and the call's deadline (monotonic, None without) to the response.
+Handler = Callable[[Any, int | None], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A unary method: the class of its request message, and what answers it."""
+
+    request: type[Message]
+    answer: Handler
+
+
+def methods(dataplane: DataPlane) -> Mapping[str, Method]:
+    """Every method by its path, "/package.Service/Method"."""
+    service = _InferenceService(dataplane)
+    health = _HealthService(dataplane)
+    inference = {
+        "ServerLive": Method(service_pb2.ServerLiveRequest, service.server_live),
+        "ServerReady": Method(service_pb2.ServerReadyRequest, service.server_ready),
+        "ModelReady": Method(service_pb2.ModelReadyRequest, service.model_ready),
+        "ServerMetadata": Method(service_pb2.ServerMetadataRequest, service.server_metadata),
+        "ModelMetadata": Method(service_pb2.ModelMetadataRequest, service.model_metadata),
+        "ModelConfig": Method(service_pb2.ModelConfigRequest, service.model_config),
+        "ModelInfer": Method(service_pb2.ModelInferRequest, service.model_infer),
+    }
+    table = {f"/{_SERVICE}/{name}": method for name, method in inference.items()}
+    table[f"/{_HEALTH}/Check"] = Method(health_pb2.HealthCheckRequest, health.check)
+    return table
+
+
+class _InferenceService:
+    """inference.GRPCInferenceService, each method a few lines over the data plane."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self._dataplane = dataplane
+
+    async def server_live(self, _request: Any, _deadline_ns: int | None) -> Any:
+        """Whether the process answers at all."""
+        return service_pb2.ServerLiveResponse(live=True)
+
+    async def server_ready(self, _request: Any, _deadline_ns: int | None) -> Any:
+        """Whether the server takes inference requests."""
+        return service_pb2.ServerReadyResponse(ready=self._dataplane.ready)
+
+    async def model_ready(self, request: Any, _deadline_ns: int | None) -> Any:
+        """Whether that model version can answer."""
+        ready = self._dataplane.model_ready(request.name, version=request.version)
+        return service_pb2.ModelReadyResponse(ready=ready)
+
+    async def server_metadata(self, _request: Any, _deadline_ns: int | None) -> Any:
+        """Name, version, and the extensions that are really there."""
+        return service_pb2.ServerMetadataResponse(
+            name=SERVER_NAME, version=SERVER_VERSION, extensions=EXTENSIONS
+        )
+
+    async def model_metadata(self, request: Any, _deadline_ns: int | None) -> Any:
+        """Inputs and outputs of a model as clients see them, with the batch axis."""
+        metadata = self._dataplane.model_metadata(request.name, version=request.version)
+        return service_pb2.ModelMetadataResponse(
+            name=metadata.spec.name,
+            versions=metadata.versions,
+            platform=metadata.platform,
+            inputs=[_tensor(tensor, spec=metadata.spec) for tensor in metadata.spec.inputs],
+            outputs=[_tensor(tensor, spec=metadata.spec) for tensor in metadata.spec.outputs],
+        )
+
+    async def model_config(self, request: Any, _deadline_ns: int | None) -> Any:
+        """The complete configuration; its parameters carry the model's cost."""
+        config = self._dataplane.config(request.name, version=request.version)
+        return service_pb2.ModelConfigResponse(config=config)
+
+    async def model_infer(self, request: Any, deadline_ns: int | None) -> Any:
+        """One inference; the call's deadline travels with it into the queue."""
+        response = await self._dataplane.infer(decode_request(request, deadline_ns=deadline_ns))
+        return encode_response(response)
+
+
+class _HealthService:
+    """grpc.health.v1 for the whole server ("") and for the inference service."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self._dataplane = dataplane
+
+    async def check(self, request: Any, _deadline_ns: int | None) -> Any:
+        """SERVING while inference requests are taken. Raises NotFound for an unknown service."""
+        if request.service not in ("", _SERVICE):
+            raise NotFound(f"unknown service {request.service!r}")
+        ready = self._dataplane.ready
+        return health_pb2.HealthCheckResponse(
+            status=_SERVING.SERVING if ready else _SERVING.NOT_SERVING
+        )
+
+
+def _tensor(tensor: TensorSpec, *, spec: ModelSpec) -> Any:
+    return service_pb2.ModelMetadataResponse.TensorMetadata(
+        name=tensor.name, datatype=tensor.datatype, shape=spec.full_shape(tensor)
+    )

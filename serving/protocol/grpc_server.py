@@ -1,0 +1,84 @@
+"""The gRPC methods on grpcio's own asyncio server."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from ridgeline.errors import InvalidInput
+from serving.dataplane import DataPlane
+from serving.protocol.grpc_methods import Method, methods
+from serving.protocol.statuses import status_of
+
+_NS_PER_S = 1_000_000_000
+
+
+class GrpcServer:
+    """A grpc.aio server over the data plane; `port` is the bound one.
+
+    Raises InvalidInput where the port is taken.
+    """
+
+    def __init__(
+        self, dataplane: DataPlane, *, host: str, port: int, max_request_bytes: int
+    ) -> None:
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_request_bytes),
+                ("grpc.max_send_message_length", -1),
+                # A second server on the same port is a mistake to be told, not to be shared.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        self._server.add_generic_rpc_handlers((Handlers(dataplane),))
+        try:
+            self.port = self._server.add_insecure_port(f"{_bracketed(host)}:{port}")
+        except RuntimeError as error:
+            raise InvalidInput(f"gRPC cannot listen on {host}:{port}: {error}") from error
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await self._server.start()
+
+    async def stop(self, *, drain_seconds: float) -> None:
+        """Take no new calls; wait for the running ones, `drain_seconds` at most."""
+        await self._server.stop(drain_seconds)
+
+
+class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio publishes no types
+    """Finds the method of a call, in grpcio's own terms."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self._handlers = {
+            path: grpc.unary_unary_rpc_method_handler(
+                _answering(method),
+                request_deserializer=method.request.FromString,
+                response_serializer=lambda message: message.SerializeToString(),
+            )
+            for path, method in methods(dataplane).items()
+        }
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of that path; None where there is no such method."""
+        return self._handlers.get(handler_call_details.method)
+
+
+def _answering(method: Method) -> Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]:
+    """A handler that turns what the method raises into the status that the client receives."""
+
+    async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        left_s = context.time_remaining()
+        deadline_ns = None if left_s is None else time.monotonic_ns() + int(left_s * _NS_PER_S)
+        try:
+            return await method.answer(request, deadline_ns)
+        except Exception as error:  # noqa: BLE001 - the table logs what it does not know
+            code, _, text = status_of(error)
+            return await context.abort(code, text)
+
+    return answer
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
