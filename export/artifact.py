@@ -1,7 +1,7 @@
 """What training hands over: a SavedModel, and beside it what is known of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ _LABEL = "label"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A SavedModel to export; `evaluation` maps input names to the test set, `label` apart.
+    """A SavedModel to export; `evaluation` maps input names to the test set, `labels` apart.
 
-    A bare SavedModel has neither `training` nor `evaluation`.
+    `classes` are the class names by output. A bare SavedModel has none of all this.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Artifact:
     training: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, np.ndarray] = field(default_factory=dict)
     labels: np.ndarray | None = None
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -52,6 +53,7 @@ def read_artifact(path: Path) -> Artifact:
         training=training,
         evaluation=evaluation,
         labels=labels,
+        classes=_classes(training.get("labels", {}), source=path / "training.json"),
     )
 
 
@@ -68,6 +70,21 @@ def _training(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise CorruptData(f"{file} must hold an object, received a {type(table).__name__}")
     return table
+
+
+def _classes(table: Any, *, source: Path) -> dict[str, Sequence[str]]:
+    """The class names by output, one line each in the repository's label files."""
+    if not isinstance(table, dict) or not all(map(_are_lines, table.values())):
+        raise CorruptData(
+            f"{source}: 'labels' must map each output to a list of names, received {table!r}"
+        )
+    return table
+
+
+def _are_lines(names: Any) -> bool:
+    return isinstance(names, list) and all(
+        isinstance(name, str) and len(name.splitlines()) == 1 for name in names
+    )
 
 
 def _evaluation(path: Path) -> dict[str, np.ndarray]:

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from export.settings import ExportSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-batch-size",
         type=int,
-        default=64,
+        default=ExportSettings.max_batch_size,
         metavar="B",
-        help="most rows that the server may run at once (default: 64)",
+        help="most rows that the server may run at once "
+        f"(default: {ExportSettings.max_batch_size})",
+    )
+    parser.add_argument(
+        "--relative-tolerance",
+        type=float,
+        default=ExportSettings.relative_tolerance,
+        metavar="E",
+        help="largest relative error with which the parity proof holds "
+        f"(default: {ExportSettings.relative_tolerance:g})",
     )
     parser.add_argument(
         "--repository",
@@ -37,24 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Convert, count, prove and publish. Raises a RidgelineError, with nothing published."""
+    settings = ExportSettings(
+        source=arguments.source,
+        repository=arguments.repository,
+        name=arguments.name,
+        max_batch_size=arguments.max_batch_size,
+        relative_tolerance=arguments.relative_tolerance,
+    )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    from export.pipeline import ExportSettings, export  # TensorFlow: seconds, and only if needed
+    from export.pipeline import export  # TensorFlow: seconds, and only if needed
 
-    return export(
-        ExportSettings(
-            source=arguments.source,
-            repository=arguments.repository,
-            name=arguments.name,
-            max_batch_size=arguments.max_batch_size,
-        )
-    )
+    return export(settings)
 
 
 def show(result: Mapping[str, Any]) -> None:
     """What was published, and its proof."""
     cost, parity = result["cost"], result["parity"]
-    table = Table(title=f"published {result['directory']}", show_header=False)
+    table = Table(title=escape(f"published {result['directory']}"), show_header=False)
     if cost:
         table.add_row("FLOPs per sample", f"{cost['flops_per_sample']:,}")
         table.add_row("parameters", f"{cost['parameters']:,}")

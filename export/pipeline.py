@@ -1,45 +1,30 @@
 """Export, step by step: convert, count, prove, publish. Loads TensorFlow."""
 
 import importlib.metadata
-import io
+import logging
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import onnx
 
 from export.artifact import Artifact, read_artifact
 from export.convert import convert
-from export.parity import Accuracy, Parity, accuracy, prove, runner
+from export.golden import golden_file, golden_inputs
+from export.parity import Accuracy, Parity, Run, accuracy, prove, runner
 from export.saved_model import SavedModel
+from export.settings import ExportSettings
 from ridgeline import graph
 from ridgeline.cost import ModelCost
-from ridgeline.datatypes import datatype
 from ridgeline.errors import InvalidInput, ParityFailed
-from ridgeline.model import FREE, ModelSpec, TensorSpec, config_of
+from ridgeline.model import ModelSpec, config_of
 from ridgeline.repository import MODEL_FILE, ModelCard, publish
 
-_GOLDEN_SAMPLES = 64
-_GOLDEN_FREE_SIZE = 16  # what stands for a free axis in random golden inputs
+logger = logging.getLogger(__name__)
+
 _EVALUATION_BATCH = 500
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What to publish, under which name (None: the artifact's), for batches of how many rows."""
-
-    source: Path
-    repository: Path
-    name: str | None = None
-    max_batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if self.max_batch_size < 1:
-            raise InvalidInput(f"max-batch-size must be positive, received {self.max_batch_size}")
 
 
 def export(settings: ExportSettings) -> dict[str, Any]:
@@ -52,19 +37,24 @@ def export(settings: ExportSettings) -> dict[str, Any]:
     name = settings.name or artifact.name
     saved = SavedModel(artifact.saved_model)
     spec = _spec(saved, name=name, max_batch_size=settings.max_batch_size)
+    golden = golden_inputs(artifact, saved=saved)
     model = convert(saved, name=name)
     cost = _cost(model)
-    golden = _golden(artifact, saved=saved)
     serialised = model.SerializeToString()
-    exported = runner(serialised)
-    batch_sizes = sorted({1, 3, min(8, spec.max_batch_size), spec.max_batch_size})
-    parity = prove(saved.run, exported, golden=golden, batch_sizes=batch_sizes)
-    accuracies = _accuracies(artifact, saved=saved, exported=serialised)
+    exported = runner(serialised, name=name)
+    parity = prove(
+        saved.run,
+        exported,
+        golden=golden,
+        batch_sizes=_batch_sizes(spec),
+        relative_tolerance=settings.relative_tolerance,
+    )
+    accuracies = _accuracies(artifact, saved=saved, exported=exported)
     directory = publish(
-        {MODEL_FILE: serialised, "golden.npz": _golden_file(golden, saved=saved)},
+        {MODEL_FILE: serialised, "golden.npz": golden_file(golden, outputs=saved.run(golden))},
         config=_config(spec, cost=cost),
         card=_card(artifact, cost=cost, parity=parity, accuracies=accuracies),
-        labels=artifact.training.get("labels", {}),
+        labels=artifact.classes,
         root=settings.repository,
     )
     return {
@@ -89,11 +79,17 @@ def _spec(saved: SavedModel, *, name: str, max_batch_size: int) -> ModelSpec:
     )
 
 
+def _batch_sizes(spec: ModelSpec) -> list[int]:
+    """The smallest, the largest, one that divides no power of two, one between."""
+    return sorted({min(size, spec.max_batch_size) for size in (1, 3, 8, spec.max_batch_size)})
+
+
 def _cost(model: onnx.ModelProto) -> ModelCost | None:
-    """The cost of the graph; None where a free axis leaves it open."""
+    """The cost of the graph; None, with the reason logged, where the graph leaves it open."""
     try:
         return graph.cost_of(model, batches=True)
-    except InvalidInput:
+    except InvalidInput as error:
+        logger.warning("%s is published without its cost: %s", model.graph.name, error)
         return None
 
 
@@ -104,52 +100,24 @@ def _config(spec: ModelSpec, *, cost: ModelCost | None) -> Any:
     return config
 
 
-def _golden(artifact: Artifact, *, saved: SavedModel) -> dict[str, np.ndarray]:
-    """The first samples of the test set, or seeded random ones; checked against the signature."""
-    if not artifact.evaluation:
-        random = np.random.default_rng(0)
-        return {tensor.name: _random(tensor, random=random) for tensor in saved.inputs}
-    expected = {tensor.name for tensor in saved.inputs}
-    if artifact.evaluation.keys() != expected:
-        raise InvalidInput(
-            f"the evaluation set has the inputs {sorted(artifact.evaluation)}, "
-            f"the SavedModel expects {sorted(expected)}"
-        )
-    return {name: array[:_GOLDEN_SAMPLES] for name, array in artifact.evaluation.items()}
+def _accuracies(artifact: Artifact, *, saved: SavedModel, exported: Run) -> dict[str, Accuracy]:
+    """Right answers over the whole test set, before and after; they must be equally many.
 
-
-def _random(tensor: TensorSpec, *, random: np.random.Generator) -> np.ndarray:
-    sizes = [_GOLDEN_FREE_SIZE if size == FREE else size for size in tensor.shape[1:]]
-    shape = (_GOLDEN_SAMPLES, *sizes)
-    dtype = datatype(tensor.datatype).numpy
-    if dtype.kind in "iub":
-        return random.integers(0, 2, size=shape).astype(dtype)
-    if dtype.kind == "f":
-        return random.standard_normal(size=shape).astype(dtype)
-    raise InvalidInput(f"no golden inputs can be made for {tensor.datatype} input {tensor.name!r}")
-
-
-def _golden_file(golden: Mapping[str, np.ndarray], *, saved: SavedModel) -> bytes:
-    """The golden inputs and TensorFlow's answers, for whoever checks this version later."""
-    arrays = {f"input:{name}": array for name, array in golden.items()}
-    arrays |= {f"output:{name}": array for name, array in saved.run(golden).items()}
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    return stream.getvalue()
-
-
-def _accuracies(artifact: Artifact, *, saved: SavedModel, exported: bytes) -> dict[str, Accuracy]:
-    """Right answers over the whole test set, before and after; they must be equally many."""
+    The classes are those of the first output that has class names, else of the first output.
+    """
     if artifact.labels is None:
         return {}
+    outputs = [tensor.name for tensor in saved.outputs]
+    output = next((name for name in outputs if name in artifact.classes), outputs[0])
     found = {
         name: accuracy(
             run,
             inputs=artifact.evaluation,
             labels=artifact.labels,
+            output=output,
             batch_size=_EVALUATION_BATCH,
         )
-        for name, run in (("trained", saved.run), ("exported", runner(exported)))
+        for name, run in (("trained", saved.run), ("exported", exported))
     }
     if found["trained"] != found["exported"]:
         raise ParityFailed(

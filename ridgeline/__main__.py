@@ -57,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RidgelineError as error:
         print(f"ridgeline {arguments.command}: {error}", file=sys.stderr)
         return WRONG_USAGE if isinstance(error, WrongUsage) else FAILED
+    except BrokenPipeError:  # whoever read the output has stopped, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:  # a folder that cannot be written, a full disk
+        print(f"ridgeline {arguments.command}: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print(f"ridgeline {arguments.command}: interrupted", file=sys.stderr)
         return FAILED

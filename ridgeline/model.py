@@ -120,11 +120,17 @@ def _tensors(
     return tuple(
         TensorSpec(
             name=tensor.name,
-            datatype=datatype_of_config(model_config_pb2.DataType.Name(tensor.data_type)).name,
+            datatype=datatype_of_config(_data_type_name(tensor.data_type)).name,
             shape=tuple(tensor.dims),
         )
         for tensor in tensors
     )
+
+
+def _data_type_name(number: int) -> str:
+    """The name of a data type; a number of a newer schema has none, and stays a number."""
+    known = model_config_pb2.DataType.items()
+    return next((name for name, value in known if value == number), str(number))
 
 
 def _config_tensor(kind: type, tensor: TensorSpec) -> object:

@@ -8,7 +8,9 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from ridgeline.errors import NotFound, RidgelineError
 from ridgeline.model import ModelSpec, TensorSpec, spec_of
@@ -20,6 +22,8 @@ from ridgeline.repository import (
     read_card,
     scan,
 )
+
+_BACKEND = "onnxruntime"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +51,12 @@ def show(result: Mapping[str, Any]) -> None:
         print(f"{result['repository']} holds no model; `ridgeline export` publishes one")
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 1, 0))
-    for heading in ("model", "inputs -> outputs", "per sample", "as exported"):
+    for heading in ("model", "inputs -> outputs"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("per sample", "as exported"):
         table.add_column(heading, no_wrap=True)
     for model in result["models"]:
-        table.add_row(*_row(model))
+        table.add_row(*map(escape, _row(model)))  # rich reads brackets as markup
     Console().print(table)
     for model in result["models"]:
         if model["problem"]:
@@ -70,13 +76,22 @@ def _described(model: RepositoryModel) -> dict[str, Any]:
             described["inputs"] = _tensors(spec.inputs, spec=spec)
             described["outputs"] = _tensors(spec.outputs, spec=spec)
         directory = model.version_directory(model.versions[-1])
+        _check_file(directory, config=config)
         card = read_card(directory)
         if card:
             described["card"] = _card(card)
             check_digests(directory, card=card)
-    except (RidgelineError, OSError, UnicodeDecodeError) as error:
+    except (RidgelineError, OSError) as error:
         described["problem"] = str(error)
     return described
+
+
+def _check_file(directory: Path, *, config: ModelConfig | None) -> None:
+    """Of other backends' files nothing is known here."""
+    if config is None or config.backend in ("", _BACKEND):
+        path = directory / ((config and config.default_model_filename) or MODEL_FILE)
+        if not path.is_file():
+            raise NotFound(f"{path} is missing")
 
 
 def _tensors(tensors: tuple[TensorSpec, ...], *, spec: ModelSpec) -> list[dict[str, Any]]:
@@ -95,17 +110,23 @@ def _card(card: ModelCard) -> dict[str, Any]:
 
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     card = model["card"] or {}
-    cost, parity = card.get("cost") or {}, card.get("parity") or {}
-    accuracy = card.get("training", {}).get("accuracy", {}).get("exported")
     versions = ", ".join(map(str, model["versions"])) or "none"
-    error = f"error {parity['max_relative_error']:.0e}" if parity else "no proof"
-    share = f"\naccuracy {100 * accuracy['accuracy']:.2f} %" if accuracy else ""
+    error = _number(card, "parity", "max_relative_error")
+    accuracy = _number(card, "training", "accuracy", "exported", "accuracy")
+    proof = "no proof" if error is None else f"error {error:.0e}"
     return (
         f"{model['name']}\nversion {versions}",
         _contract(model),
-        _counts(cost) if cost else "unknown",
-        error + share,
+        _counts(card["cost"]) if card.get("cost") else "unknown",
+        proof if accuracy is None else f"{proof}\naccuracy {100 * accuracy:.2f} %",
     )
+
+
+def _number(table: Any, *path: str) -> float | None:
+    """A number deep in what the stages wrote into a card; None where it is not there."""
+    for key in path:
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return table if isinstance(table, int | float) else None
 
 
 def _counts(cost: Mapping[str, int]) -> str:
@@ -113,11 +134,11 @@ def _counts(cost: Mapping[str, int]) -> str:
 
 
 def _contract(model: Mapping[str, Any]) -> str:
-    """Inputs and outputs, one a line; the brackets are escaped, since rich reads them as markup."""
+    """Inputs and outputs, one a line."""
     if model["inputs"] is None:
-        return "from the graph"
+        return "unknown" if model["problem"] else "from the graph"
     arrows = [""] * len(model["inputs"]) + ["-> "] * len(model["outputs"])
     return "\n".join(
-        f"{arrow}{tensor['name']} {tensor['datatype']}\\[{','.join(map(str, tensor['shape']))}]"
+        f"{arrow}{tensor['name']} {tensor['datatype']}[{','.join(map(str, tensor['shape']))}]"
         for arrow, tensor in zip(arrows, (*model["inputs"], *model["outputs"]), strict=True)
     )

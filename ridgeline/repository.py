@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tritonclient.grpc import model_config_pb2
 
@@ -47,6 +47,11 @@ class ModelCard:
     sha256: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("parity", "training", "packages", "sha256"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InvalidInput(f"{name} must be a table, received {getattr(self, name)!r}")
+
 
 @dataclass(frozen=True)
 class RepositoryModel:
@@ -66,12 +71,12 @@ class RepositoryModel:
     def read_config(self) -> model_config_pb2.ModelConfig | None:
         """The configuration, or None where there is no config.pbtxt.
 
-        Raises InvalidInput where it cannot be parsed or names another model.
+        Raises InvalidInput where it is no text, cannot be parsed, or names another model.
         """
         path = self.directory / CONFIG_FILE
         if not path.exists():
             return None
-        config = parse_config(path.read_text(encoding="utf-8"), source=str(path))
+        config = parse_config(_text(path), source=str(path))
         if config.name not in ("", self.name):
             raise InvalidInput(
                 f"{path} names the model {config.name!r}, but its folder is {self.name!r}"
@@ -94,11 +99,12 @@ def scan(root: Path) -> list[RepositoryModel]:
 def read_labels(
     directory: Path, config: model_config_pb2.ModelConfig
 ) -> dict[str, tuple[str, ...]]:
-    """Class names by output, from the label files that the configuration names."""
+    """Class names by output, from the label files that the configuration names.
+
+    Raises NotFound where one is missing, InvalidInput where it is no text.
+    """
     return {
-        output.name: tuple(
-            (directory / output.label_filename).read_text(encoding="utf-8").splitlines()
-        )
+        output.name: tuple(_text(directory / output.label_filename).splitlines())
         for output in config.output
         if output.label_filename
     }
@@ -108,7 +114,7 @@ def read_card(version_directory: Path) -> ModelCard | None:
     """The model card of a version, or None where it has none. Raises CorruptData."""
     path = version_directory / CARD_FILE
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         return ModelCard(**{**table, "cost": ModelCost(**table["cost"]) if table["cost"] else None})
     except FileNotFoundError:
         return None
@@ -203,7 +209,7 @@ def _clear(folder: Path) -> None:
 
 def _refuse_other_contract(model: RepositoryModel, config: model_config_pb2.ModelConfig) -> None:
     earlier = model.read_config()
-    if earlier is None:
+    if earlier is None or not (earlier.input and earlier.output):  # left to the graph
         return
     old, new = spec_of(earlier), spec_of(config)
     if (old.inputs, old.outputs) != (new.inputs, new.outputs):
@@ -238,6 +244,19 @@ def _versions(folder: Path) -> tuple[int, ...]:
     numbers = (path.name for path in folder.iterdir() if path.is_dir())
     # "02" is no version: its folder could not be found again under the number 2.
     return tuple(sorted(int(name) for name in numbers if re.fullmatch("[1-9][0-9]*", name)))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"{path} is missing") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _digests(files: Mapping[str, bytes]) -> dict[str, str]:

@@ -60,6 +60,8 @@ def load_settings(
     """
     file = arguments.config or environ.get("RIDGELINE_CONFIG")
     table = read_toml(Path(file)).get(section, {}) if file else {}
+    if not isinstance(table, Mapping):
+        raise InvalidInput(f"{file}: {section} must be a table, received {table!r}")
     values = _checked_table(cls, table, source=f"{file} [{section}]")
     hints = typing.get_type_hints(cls)
     error: type[InvalidInput]
@@ -93,11 +95,13 @@ def from_table(cls: type[T], table: Mapping[str, Any], *, source: str) -> T:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises NotFound, or InvalidInput where it is not TOML."""
+    """The tables of a TOML file. Raises NotFound, or InvalidInput where it is no file of TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} is not valid TOML: {error}") from error
 

@@ -51,6 +51,19 @@ def two_in_two_out(tf, tmp_path_factory):
     return _saved(tf, Sums(), tmp_path_factory.mktemp("sums"))
 
 
+@pytest.fixture
+def save(tf, tmp_path):
+    """A function that saves y = function(x) as a SavedModel: save(function, *sizes, kind=...)."""
+
+    def save(function, *sizes, kind=tf.float32, name="x"):
+        module = tf.Module()
+        specs = [tf.TensorSpec((None, *sizes), kind, name=name)]
+        module.serve = tf.function(function, input_signature=specs)
+        return _saved(tf, module, tmp_path / "saved")
+
+    return save
+
+
 def _saved(tf, module, folder):
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
     return folder

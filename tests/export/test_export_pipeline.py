@@ -10,11 +10,20 @@ import pytest
 from export import pipeline
 from export.convert import convert
 from export.parity import Accuracy
-from export.pipeline import ExportSettings, export
+from export.pipeline import export
 from export.saved_model import SavedModel
+from export.settings import ExportSettings
 from ridgeline import __main__
 from ridgeline.cost import ModelCost
-from ridgeline.errors import CorruptData, InvalidInput, NotFound, ParityFailed, TargetMissed
+from ridgeline.errors import (
+    CorruptData,
+    InvalidInput,
+    NotFound,
+    ParityFailed,
+    TargetMissed,
+    Unsupported,
+    WrongUsage,
+)
 from ridgeline.repository import check_digests, read_card, read_labels, scan
 
 
@@ -103,7 +112,7 @@ def test_an_artifact_below_its_target_is_refused(artifact, root, write_training)
 
 def test_a_failed_proof_publishes_nothing(artifact, root, monkeypatch):
     monkeypatch.setattr(
-        pipeline, "runner", lambda _: lambda inputs: {"probabilities": wrong(inputs)}
+        pipeline, "runner", lambda *_, **__: lambda inputs: {"probabilities": wrong(inputs)}
     )
     with pytest.raises(ParityFailed, match="relative error"):
         export(ExportSettings(source=artifact, repository=root))
@@ -125,6 +134,65 @@ def test_another_accuracy_after_export_publishes_nothing(artifact, root, monkeyp
 def test_a_folder_that_is_neither_is_told_what_is_missing(tmp_path, root):
     with pytest.raises(NotFound, match="neither an artifact"):
         export(ExportSettings(source=tmp_path, repository=root))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (
+            {"image": np.zeros((2, 4, 4, 1))},
+            r"'image' of the evaluation set is float64 \[2, 4, 4, 1",
+        ),
+        ({"image": np.zeros((2, 5, 4, 1), "f4")}, r"expects FP32 \[-1, 4, 4, 1\]"),
+        ({"image": np.zeros((2, 4, 4), "f4")}, r"is float32 \[2, 4, 4\]"),
+        ({"label": np.zeros(3, int)}, "equally many samples, received {'image': 2, 'label': 3}"),
+        ({"label": np.zeros(2)}, r"one whole number a sample, received float64 \[2\]"),
+        ({"label": np.zeros((2, 3), int)}, r"received int64 \[2, 3\]"),
+        ({"image": np.zeros((0, 4, 4, 1), "f4"), "label": np.zeros(0, int)}, "'image': 0"),
+    ],
+)
+def test_an_evaluation_set_that_does_not_fit_is_told(artifact, root, changed, told):
+    right = {"image": np.zeros((2, 4, 4, 1), "f4"), "label": np.zeros(2, int)}
+    np.savez(artifact / "evaluation.npz", **(right | changed))
+    with pytest.raises(InvalidInput, match=told):
+        export(ExportSettings(source=artifact, repository=root))
+    assert published(root) == []
+
+
+@pytest.mark.parametrize(
+    "labels", [None, ["cat"], {"probabilities": "cat"}, {"probabilities": ["cat", "a\nb"]}]
+)
+def test_class_names_that_are_no_lists_of_lines_are_told(artifact, root, write_training, labels):
+    write_training(artifact, labels=labels)
+    with pytest.raises(CorruptData, match="'labels' must map each output to a list of names"):
+        export(ExportSettings(source=artifact, repository=root))
+
+
+def test_class_names_of_an_unknown_output_are_told(artifact, root, write_training):
+    write_training(artifact, labels={"names": ["cat"]})
+    with pytest.raises(InvalidInput, match="labels are given for 'names'"):
+        export(ExportSettings(source=artifact, repository=root))
+    assert published(root) == []
+
+
+def test_the_accuracy_is_that_of_the_output_with_class_names(tf, save, artifact, root):
+    """`a_margin` comes first by name, and would be right on every sample of class 0."""
+
+    def function(image):
+        flat = tf.reshape(image, (-1, 16))
+        return {"a_margin": flat[:, :1], "scores": flat[:, :2]}
+
+    folder = save(function, *(4, 4, 1), name="image")
+    (artifact / "saved_model").unlink()
+    (artifact / "saved_model").symlink_to(folder)
+    table = json.loads((artifact / "training.json").read_text())
+    table["labels"] = {"scores": ["left", "right"]}
+    (artifact / "training.json").write_text(json.dumps(table))
+    image = np.zeros((4, 4, 4, 1), "f4")
+    image[1:, 0, 1] = 1.0  # the second score is the larger one for three of four
+    np.savez(artifact / "evaluation.npz", image=image, label=np.array([0, 1, 1, 0]))
+    result = export(ExportSettings(source=artifact, repository=root))
+    assert result["accuracy"]["exported"] == {"accuracy": 0.75, "correct": 3, "samples": 4}
 
 
 def test_a_damaged_training_file_is_told(artifact, root):
@@ -165,6 +233,61 @@ def test_a_fixed_first_axis_is_refused(tf, tmp_path):
         SavedModel(tmp_path)
 
 
+def test_an_operator_without_onnx_is_named(tf, save, root, capfd):
+    source = save(lambda x: {"y": tf.math.erfc(x)}, 2)
+    with pytest.raises(Unsupported, match=r"no ONNX for these operators of 'odd': Erfc \(.*Erfc\)"):
+        export(ExportSettings(source=source, repository=root, name="odd"))
+    assert published(root) == []
+    assert capfd.readouterr().err == ""
+
+
+def test_an_operator_that_onnx_runtime_lacks_is_named(tf, save, root):
+    kernel = np.ones((3, 3, 1, 1))
+    source = save(lambda x: {"y": tf.nn.conv2d(x, kernel, 1, "VALID")}, *(5, 5, 1), kind=tf.float64)
+    with pytest.raises(Unsupported, match=r"(?s)cannot load the graph of 'odd'.*Conv"):
+        export(ExportSettings(source=source, repository=root, name="odd"))
+    assert published(root) == []
+
+
+def test_an_input_and_an_output_of_one_name_are_refused(save, root):
+    source = save(lambda x: {"x": x + 1.0}, 2)
+    with pytest.raises(Unsupported, match="calls an input and an output 'x'"):
+        export(ExportSettings(source=source, repository=root))
+
+
+def test_a_renamed_output_that_a_branch_reads_is_renamed_there_too(tf, save):
+    def function(x):
+        y = x + 1.0
+        return {"y": y, "z": tf.cond(tf.reduce_sum(x) > 0, lambda: y * 3.0, lambda: y * 2.0)}
+
+    model = convert(SavedModel(save(function, 2)), name="branches")
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    y, z = session.run(["y", "z"], {"x": np.ones((1, 2), dtype=np.float32)})
+    assert (y == 2).all()
+    assert (z == 6).all()
+
+
+def test_the_largest_batch_is_proven_at_its_size_and_no_larger_one_is(save, root):
+    source = save(lambda x: {"y": 2.0 * x}, 2)
+    for size, sizes in ((1, [1]), (100, [1, 3, 8, 100])):
+        settings = ExportSettings(source=source, repository=root, max_batch_size=size)
+        assert list(export(settings)["parity"]["batch_sizes"]) == sizes
+
+
+def test_the_tolerance_can_be_set(tf, save, root):
+    source = save(lambda x: {"y": tf.nn.softmax(x)}, 50)
+    with pytest.raises(ParityFailed, match="allowed 1e-12"):
+        export(ExportSettings(source=source, repository=root, relative_tolerance=1e-12))
+    assert published(root) == []
+    result = export(ExportSettings(source=source, repository=root, relative_tolerance=1e-3))
+    assert result["parity"]["relative_tolerance"] == 1e-3
+
+
+def test_why_a_cost_is_open_is_logged(save, root, caplog):
+    export(ExportSettings(source=save(lambda x: {"y": 2.0 * x}, None), repository=root))
+    assert "published without its cost: the cost is open: axis 1 of input 'x'" in caplog.text
+
+
 def test_a_saved_model_without_serving_signature_is_refused(tf, tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path))
     with pytest.raises(InvalidInput, match="needs the signature 'serving_default', found none"):
@@ -177,9 +300,17 @@ def test_a_damaged_saved_model_is_told(tmp_path, root):
         export(ExportSettings(source=tmp_path, repository=root))
 
 
-def test_a_batch_size_must_be_positive(tmp_path):
-    with pytest.raises(InvalidInput, match="max-batch-size must be positive, received 0"):
-        ExportSettings(source=tmp_path, repository=tmp_path, max_batch_size=0)
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"max_batch_size": 0}, "--max-batch-size must be positive, received 0"),
+        ({"relative_tolerance": 0.0}, "--relative-tolerance must be between 0 and 1, received 0"),
+        ({"relative_tolerance": float("nan")}, "must be between 0 and 1, received nan"),
+    ],
+)
+def test_settings_refuse_nonsense(tmp_path, wrong, told):
+    with pytest.raises(WrongUsage, match=told):
+        ExportSettings(source=tmp_path, repository=tmp_path, **wrong)
 
 
 def test_whole_numbers_make_golden_inputs_too(tf, tmp_path, root):

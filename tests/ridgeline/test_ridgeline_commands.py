@@ -1,5 +1,6 @@
 """The command line: exit codes, JSON, and which packages a command loads."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -85,6 +86,27 @@ def test_a_failure_exits_with_1_and_one_line(tmp_path):
     )
 
 
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    done = ridgeline("models", "--repository", tmp_path / ("x" * 300))
+    assert done.returncode == 1
+    assert done.stderr.startswith("ridgeline models: ")
+    assert "File name too long" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_stops_early_sees_no_traceback(repository):
+    words = [sys.executable, "-m", "ridgeline", "models", "--repository", str(repository)]
+    process = subprocess.Popen(
+        [*words, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()  # before it writes: that takes as long as its start
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert errors == ""
+
+
 def test_models_as_json_tell_all_that_is_known(repository):
     done = ridgeline("models", "--repository", repository, "--json")
     (model,) = json.loads(done.stdout)["models"]
@@ -105,6 +127,8 @@ def test_models_for_people_fit_into_80_columns(repository):
 
 def test_broken_models_are_listed_with_their_reason_beside_the_others(repository):
     (repository / "dropped" / "1").mkdir(parents=True)
+    (repository / "dropped" / "1" / "model.onnx").write_bytes(b"graph")
+    (repository / "half" / "1").mkdir(parents=True)
     (repository / "empty").mkdir()
     (repository / "odd" / "1").mkdir(parents=True)
     (repository / "odd" / "config.pbtxt").write_text("nonsense")
@@ -114,8 +138,48 @@ def test_broken_models_are_listed_with_their_reason_beside_the_others(repository
     assert "digits: " in done.stdout
     assert "has the SHA-256" in " ".join(done.stdout.split())
     assert "empty: no version; expected" in done.stdout
+    assert f"half: {repository / 'half' / '1' / 'model.onnx'} is missing" in done.stdout
     assert "odd: " in done.stdout
     assert "from the graph" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training", None),
+        ("training", {"accuracy": 3}),
+        ("parity", [1]),
+        ("parity", {"max_relative_error": "small"}),
+        ("parity", {"max_relative_error": float("nan")}),
+        ("sha256", None),
+        ("cost", {"parameters": 3}),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_strange_model_card_stops_no_list(repository, capsys, flags, key, value):
+    card = repository / "digits" / "1" / "model_card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), key: value}))
+    assert __main__.main(["models", "--repository", str(repository), *flags]) == 0
+    assert "digits" in capsys.readouterr().out
+
+
+def test_names_are_shown_as_they_are_written(repository, capsys):
+    """Brackets are markup to the library that draws the table."""
+    config = repository / "digits" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"image"', '"image[/b]"'))
+    (repository / "tiny[bold]").mkdir()
+    assert __main__.main(["models", "--repository", str(repository)]) == 0
+    shown = capsys.readouterr().out
+    assert "image[/b] FP32[-1,32,32,1]" in shown
+    assert "tiny[bold]" in shown
+
+
+def test_the_files_of_other_backends_are_left_to_them(repository):
+    (repository / "plan" / "1").mkdir(parents=True)
+    (repository / "plan" / "1" / "model.plan").write_bytes(b"engine")
+    (repository / "plan" / "config.pbtxt").write_text('backend: "tensorrt"')
+    found = models.run(argparse.Namespace(repository=repository))["models"]
+    assert [model["problem"] for model in found] == [None, None]
 
 
 def test_an_empty_repository_says_how_to_fill_it(tmp_path, capsys):

@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline.cost import ModelCost
@@ -34,6 +34,7 @@ specs = st.builds(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(specs)
 def test_a_contract_survives_its_configuration_file(spec):
     text = format_config(config_of(spec))
@@ -51,6 +52,13 @@ def test_a_configuration_batches_dynamically_only_where_the_model_does():
 def test_a_malformed_configuration_is_told_with_its_line():
     with pytest.raises(InvalidInput, match=r"here is not a valid model configuration: 2:1"):
         parse_config('name: "x"\nnonsense: 3', source="here")
+
+
+@pytest.mark.parametrize("datatype", ["99", "TYPE_INVALID"])
+def test_a_data_type_that_the_protocol_does_not_have_is_told(datatype):
+    text = f'name: "m" input {{ name: "x" data_type: {datatype} }} output {{ name: "y" }}'
+    with pytest.raises(InvalidInput, match=f"received {datatype}; known are TYPE_BOOL"):
+        spec_of(parse_config(text, source="here"))
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,13 @@ def test_a_flipped_byte_is_found_by_its_digest(root):
         check_digests(directory, card=read_card(directory))
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"cost": {"flops": 1}}', '{"unknown": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", '{"cost": {"flops": 1}}', '{"unknown": 1}'),
+        *('{"cost": null, "parity": null}', '{"cost": null, "parity": {"error": NaN}}'),
+    ],
+)
 def test_a_damaged_card_is_told(root, text):
     directory = publish_one(root)
     (directory / "model_card.json").write_text(text)
@@ -116,6 +122,27 @@ def test_a_configuration_that_names_another_model_is_refused(root):
     config.write_text(config.read_text().replace('name: "digits"', 'name: "letters"'))
     with pytest.raises(InvalidInput, match="names the model 'letters', but its folder is 'digits'"):
         scan(root)[0].read_config()
+
+
+def test_a_configuration_that_is_no_text_is_told(root):
+    publish_one(root)
+    (root / "digits" / "config.pbtxt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInput, match=r"config\.pbtxt is not UTF-8 text"):
+        scan(root)[0].read_config()
+
+
+def test_a_missing_label_file_is_told(root):
+    publish_one(root)
+    (model,) = scan(root)
+    (model.directory / "classes_labels.txt").unlink()
+    with pytest.raises(NotFound, match=r"classes_labels\.txt is missing"):
+        read_labels(model.directory, model.read_config())
+
+
+def test_a_version_joins_a_model_whose_configuration_leaves_the_contract_to_the_graph(root):
+    (root / "digits" / "1").mkdir(parents=True)
+    (root / "digits" / "config.pbtxt").write_text("max_batch_size: 4")
+    assert publish_one(root).name == "2"
 
 
 def test_a_missing_repository_is_not_found(root):

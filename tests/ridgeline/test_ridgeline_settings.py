@@ -83,6 +83,7 @@ def test_a_variable_of_the_wrong_type_is_named():
         ('[door]\nwidth = "90"', "width must be a whole number, received '90'"),
         ("[door]\nwidth = true", "width must be a whole number, received True"),
         ("[door", "is not valid TOML"),
+        ("door = 3", "door must be a table, received 3"),
     ],
 )
 def test_a_wrong_file_is_told_with_its_name_and_key(tmp_path, text, told):
@@ -97,6 +98,11 @@ def test_a_wrong_file_is_told_with_its_name_and_key(tmp_path, text, told):
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(NotFound, match="there is no file"):
         load("--config", str(tmp_path / "none.toml"))
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    with pytest.raises(InvalidInput, match="cannot be read: Is a directory"):
+        load("--config", str(tmp_path))
 
 
 @dataclass(frozen=True)
