@@ -107,6 +107,40 @@ def test_the_client_in_the_readme_runs_as_printed(demo):
     assert re.fullmatch(r"the network sees a \d, the label says 7\n", done.stdout)
 
 
+def test_the_bench_measures_the_gateway_beside_bare_onnx_runtime(demo, environment):
+    folder, _ = demo
+    words = ["-m", "loadtest.bench", "--rounds", "1", "--duration", "0.3"]
+    done = subprocess.run(
+        [sys.executable, *words, "--repository", str(folder / "model_repository")],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    medians = json.loads((folder / "reports/bench.json").read_text())["medians"]
+    assert 0 < medians["grpc_share_of_bare"] < 1
+    assert 0 < medians["http_share_of_bare"] < 1
+    assert medians["grpc_server_cpu_us"] > 0
+    assert "share of bare ONNX Runtime" in done.stdout
+
+
+def test_a_bench_without_its_model_says_so(demo, tmp_path):
+    folder, _ = demo
+    words = ["-m", "loadtest.bench", "--model", "none", "--rounds", "1"]
+    done = subprocess.run(
+        [sys.executable, *words, "--repository", str(folder / "model_repository")],
+        cwd=ROOT,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("holds no model 'none'\n")
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("at", "number"),
