@@ -86,7 +86,7 @@ def show(result: Mapping[str, Any]) -> None:
     table = Table(title=f"{result['model']}: train -> export -> serve -> measure", box=box.SIMPLE)
     for heading in ("", "gRPC", "HTTP"):
         table.add_column(heading, justify="left" if not heading else "right")
-    table.add_row("test images (right in brackets)", f"{trained['test_samples']:,}")
+    table.add_row("test images", f"{trained['test_samples']:,}")
     table.add_row("accuracy, trained", _accuracy(trained, prefix="test_"))
     table.add_row("accuracy, exported", _accuracy(exported["accuracy"]["exported"]))
     table.add_row("accuracy, served", *(_accuracy(result["served"][p]) for p in _PROTOCOLS))

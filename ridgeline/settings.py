@@ -67,7 +67,7 @@ def load_settings(
     error: type[InvalidInput]
     for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
         variable = f"RIDGELINE_{section.upper()}_{spec.name.upper()}"
-        flag = getattr(arguments, f"setting_{spec.name}", None)
+        flag = _flag(arguments, spec.name)
         if flag is not None:
             source, text, error = "--" + spec.name.replace("_", "-"), flag, WrongUsage
         elif variable in environ:
@@ -75,7 +75,19 @@ def load_settings(
         else:
             continue
         values[spec.name] = _from_text(text, hint=hints[spec.name], source=source, error=error)
-    return cls(**values)
+    try:
+        return cls(**values)
+    except InvalidInput as error_of_value:  # the dataclass itself refuses it
+        flags = [spec.name for spec in dataclasses.fields(cls) if _flag(arguments, spec.name)]  # type: ignore[arg-type]
+        if any(name in str(error_of_value) for name in flags):
+            raise WrongUsage(str(error_of_value)) from None
+        raise
+
+
+def _flag(arguments: argparse.Namespace, name: str) -> str | None:
+    """What the user wrote behind the flag of that field, None where it was not given."""
+    value: str | None = getattr(arguments, f"setting_{name}", None)
+    return value
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], *, source: str) -> T:

@@ -71,6 +71,24 @@ def test_a_flag_of_the_wrong_type_is_wrong_usage(words, told):
     assert str(error.value) == told
 
 
+def test_a_value_that_the_dataclass_refuses_is_wrong_usage_where_it_was_a_flag():
+    @dataclass(frozen=True)
+    class Gate(Door):
+        def __post_init__(self):
+            if self.width > 200:
+                raise InvalidInput(f"width must be at most 200, received {self.width}")
+
+    parser = argparse.ArgumentParser()
+    add_settings(parser, cls=Gate, section="door")
+    arguments = parser.parse_args(["--width", "300"])
+    with pytest.raises(WrongUsage, match="width must be at most 200, received 300"):
+        load_settings(Gate, section="door", arguments=arguments, environ={})
+    environ, nothing = {"RIDGELINE_DOOR_WIDTH": "300"}, parser.parse_args([])
+    with pytest.raises(InvalidInput, match="received 300") as error:
+        load_settings(Gate, section="door", arguments=nothing, environ=environ)
+    assert not isinstance(error.value, WrongUsage)
+
+
 def test_a_variable_of_the_wrong_type_is_named():
     with pytest.raises(InvalidInput, match="RIDGELINE_DOOR_WIDTH must be a whole number"):
         load(environ={"RIDGELINE_DOOR_WIDTH": "wide"})

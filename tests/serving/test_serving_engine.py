@@ -69,6 +69,17 @@ def test_bfloat16_stands_beside_other_datatypes(load, models, datatype, to):
     assert (answer == 1).all()
 
 
+@pytest.mark.parametrize(("datatype", "to"), [("BF16", "FP32"), ("FP32", "BF16")])
+def test_what_needs_no_conversion_passes_beside_what_does(load, models, datatype, to):
+    engine = load(models.cast(datatype, to, beside="INT64"))
+
+    inputs = {"x": _array(datatype, (1, 2)), "t": _array("INT64", (1, 2))}
+    y, u = engine.run(inputs, outputs=["y", "u"])
+
+    assert (y.dtype, u.dtype) == (DATATYPES[to].numpy, np.int64)
+    assert y.tolist() == u.tolist() == [[1, 1]]
+
+
 def test_bfloat16_and_texts_may_go_in_together(load, models):
     engine = load(models.cast("BF16", "FP32", beside="BYTES"))
 

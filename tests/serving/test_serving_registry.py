@@ -1,5 +1,6 @@
 """The registry: who can answer, who cannot and why, and that one does not stop the other."""
 
+import asyncio
 import threading
 from dataclasses import replace
 
@@ -116,6 +117,38 @@ async def test_a_model_is_unavailable_while_it_loads_and_before(
 
     assert states == [[(State.LOADING, "it is still loading")]]
     assert registry.find("m").version == "1"
+
+
+@pytest.mark.parametrize("stop_first", [False, True])
+async def test_a_stop_cuts_the_warm_up_of_a_model_short(
+    repository, models, registry, monkeypatch, stop_first
+):
+    repository.add("m", models.slow(1))
+    load = registry_module.load_version
+    made, stopped, engines = threading.Event(), threading.Event(), []
+
+    def load_and_wait(*arguments, on_engine, **options):
+        def wait(engine):
+            engines.append(engine)
+            if stop_first:
+                made.set()
+                stopped.wait(timeout=60)
+            on_engine(engine)
+            if not stop_first:
+                made.set()
+                stopped.wait(timeout=60)
+
+        return load(*arguments, on_engine=wait, **options)
+
+    monkeypatch.setattr(registry_module, "load_version", load_and_wait)
+    loading = asyncio.create_task(registry.load())
+    await asyncio.to_thread(made.wait, 60)
+    await registry.close(drain_seconds=0)
+    stopped.set()
+    await loading
+
+    with pytest.raises(Exception, match="terminate flag"):
+        engines[0].run({"x": np.ones((1, 2), np.float32)}, outputs=["y"])
 
 
 async def test_models_are_loaded_beside_the_event_loop(repository, models, registry, monkeypatch):
