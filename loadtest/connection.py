@@ -55,21 +55,6 @@ class Connection(Protocol):
         """Close the sockets."""
 
 
-def connect(*, protocol: str, url: str, model: str, version: str) -> Connection:
-    """A connection to a model (its newest version where `version` is empty); opens it lazily.
-
-    Raises WrongUsage where `url` is not HOST:PORT.
-    """
-    check_address(url)
-    if protocol == "grpc":
-        from loadtest.grpc_connection import GrpcConnection
-
-        return GrpcConnection(url=url, model=model, version=version)
-    from loadtest.http_connection import HttpConnection
-
-    return HttpConnection(url=url, model=model, version=version)
-
-
 def check_address(url: str) -> str:
     """The host in HOST:PORT, without the brackets of IPv6. Raises WrongUsage."""
     host, _, port = url.rpartition(":")

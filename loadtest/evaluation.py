@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tritonclient.utils import InferenceServerException
 
 from loadtest import eventloop
-from loadtest.connection import connect
+from loadtest.protocols import connect
 from loadtest.samples import LABEL, Array, Samples, read_samples
 from loadtest.served import ServedModel, served_model
 from ridgeline.datatypes import datatype_of_numpy

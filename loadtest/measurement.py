@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from loadtest import environment, floor
-from loadtest.connection import Connection, RequestFailed, Sender, check_address, connect
+from loadtest.connection import Connection, RequestFailed, Sender, check_address
 from loadtest.driver import Recording, drive
+from loadtest.protocols import connect
 from loadtest.result import RunResult, Target, run_result
 from loadtest.samples import Batch, random_batch, read_samples
 from loadtest.served import ServedModel, served_model

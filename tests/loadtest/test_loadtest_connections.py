@@ -8,9 +8,10 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from loadtest import eventloop
-from loadtest.connection import RequestFailed, check_address, connect
+from loadtest.connection import RequestFailed, check_address
 from loadtest.grpc_connection import GrpcConnection
 from loadtest.http_connection import HttpConnection, _error_text, _translated
+from loadtest.protocols import connect
 from ridgeline.errors import InvalidInput, NotFound, Unavailable, WrongUsage
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
