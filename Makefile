@@ -5,14 +5,15 @@ FLAVOUR ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 TRITON := .triton-venv
+MOSEC := .mosec-venv
 INSTALLED := $(VENV)/installed-$(FLAVOUR)
 PACKAGES := ridgeline training export serving loadtest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format serve bench triton lock clean
+.PHONY: help install demo test lint format serve bench bench-peers triton lock clean
 
 help: ## List these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(INSTALLED) ## Set up .venv with the locked versions (FLAVOUR=gpu for CUDA builds)
 
@@ -49,7 +50,12 @@ serve: $(INSTALLED) ## Serve model_repository/ on 8001 (gRPC), 8000 (HTTP), 8002
 	$(BIN)/ridgeline serve
 
 bench: $(INSTALLED) ## Measure the gateway beside bare ONNX Runtime, as ratios within one run
-	$(BIN)/python -m loadtest.bench
+	$(BIN)/python -m loadtest.bench.closed_loop
+
+bench-peers: $(INSTALLED) $(TRITON)/installed $(MOSEC)/installed ## Measure the gateway beside Triton and mosec, at ease and under overload
+	$(BIN)/python -m loadtest.bench.closed_loop --models lenet5 --output reports/bench-peers.json \
+	    --servers ridgeline,triton,triton-tuned,mosec
+	$(BIN)/python -m loadtest.bench.overload
 
 triton: $(TRITON)/installed ## Show that the real Triton serves model_repository/ with the same answers
 	$(BIN)/python tests/triton/check.py $(TRITON) model_repository
@@ -57,6 +63,11 @@ triton: $(TRITON)/installed ## Show that the real Triton serves model_repository
 $(TRITON)/installed: requirements/triton.txt
 	$(PYTHON) -m venv $(TRITON)
 	$(TRITON)/bin/python -m pip install --quiet --require-hashes --requirement requirements/triton.txt
+	@touch $@
+
+$(MOSEC)/installed: requirements/mosec.txt
+	$(PYTHON) -m venv $(MOSEC)
+	$(MOSEC)/bin/python -m pip install --quiet --require-hashes --requirement requirements/mosec.txt
 	@touch $@
 
 lock: ## Resolve the versions of pyproject.toml anew into requirements/

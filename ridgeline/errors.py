@@ -6,7 +6,7 @@
     |-- NotFound            there is no such model, version, file or recipe
     |-- CorruptData         a file is truncated, or is not what its digest says
     |-- Unavailable         it exists, but cannot answer now: loading, failed to load, stopping
-    |   `-- Overloaded      the queue is full; the caller may try again later
+    |   `-- Overloaded      there is too much to do; the caller may try again later
     |-- DeadlineExceeded    the time the caller gave ran out before the work was done
     |-- Unsupported         a valid wish that this server does not implement
     |-- TargetMissed        training ended below the accuracy that its recipe promises
@@ -38,11 +38,15 @@ class CorruptData(RidgelineError):
 
 
 class Unavailable(RidgelineError):
-    """It exists, but cannot answer now."""
+    """It exists, but cannot answer now; in `retry_after_ns` it may, where that is known."""
+
+    def __init__(self, text: str, *, retry_after_ns: int | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_ns = retry_after_ns
 
 
 class Overloaded(Unavailable):
-    """The queue is full; the request was not accepted and may be sent again later."""
+    """The request cannot be answered in time, or the queue is full: it was not accepted."""
 
 
 class DeadlineExceeded(RidgelineError):

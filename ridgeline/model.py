@@ -85,7 +85,7 @@ def spec_of(config: model_config_pb2.ModelConfig) -> ModelSpec:
 def config_of(
     spec: ModelSpec, *, backend: str = "onnxruntime", file: str = "model.onnx"
 ) -> model_config_pb2.ModelConfig:
-    """A Triton configuration for the contract: dynamic batching, one instance, newest version."""
+    """A Triton configuration for the contract: dynamic batching, newest version."""
     config = model_config_pb2.ModelConfig(
         name=spec.name,
         backend=backend,
@@ -93,7 +93,6 @@ def config_of(
         default_model_filename=file,
         input=[_config_tensor(model_config_pb2.ModelInput, tensor) for tensor in spec.inputs],
         output=[_config_tensor(model_config_pb2.ModelOutput, tensor) for tensor in spec.outputs],
-        instance_group=[model_config_pb2.ModelInstanceGroup(count=1)],
     )
     config.version_policy.latest.num_versions = 1
     if spec.batches:

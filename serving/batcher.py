@@ -1,48 +1,71 @@
-"""Dynamic batching: a batch is what arrived while the engine was busy. No timer, nothing to tune.
+"""Dynamic batching: a batch is what arrived while the engine was busy, the most urgent first.
 
 Requests wait in the event loop; a batch runs in a worker thread, one per instance, so that the loop
-never blocks. Knows neither gRPC nor HTTP nor ONNX.
+never blocks. How long batches take is learned, and a request that could not be answered in time is
+refused at the door (`admission.py`). Knows neither gRPC nor HTTP nor ONNX.
 """
 
 import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ridgeline.errors import DeadlineExceeded, Overloaded, RidgelineError, Unavailable
-from ridgeline.model import FREE, ModelSpec
+from ridgeline.model import ModelSpec
+from serving.admission import Admission, Verdict
 from serving.engine import Engine
-from serving.request import Tensors
+from serving.job import BatchOutputs, Job, Part
+from serving.packing import Packer
+from serving.policy import BatchPolicy, QueuePolicy
+from serving.service_time import ServiceTime
 from serving.statistics import BatchTimes, FailureReason, ModelStatistics
-from serving.waiting import Waiting, WaitingRoom
+from serving.waiting import Batch, WaitingRoom, key_of, level_of
+from serving.workers import EngineBudget, Workers
 
 logger = logging.getLogger(__name__)
+
+_NS_PER_S = 1_000_000_000
+_NS_PER_MS = 1_000_000
+_LEAST_STEP_NS = 100_000
+_AT_ONCE_NS = 150_000  # a batch so short runs in the event loop: a thread would cost more
+_LONELY_REQUESTS, _LONELY_FACTOR = 8, 7  # after so many that came one at a time, so much longer
+_LONELY_GAP_NS = 60_000  # one that comes sooner after such a batch has waited for its end
 
 
 class EngineFault(Exception):
     """The engine failed on a request; its cause is the engine's own error."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What became of one request in a batch: outputs or an error, and the times of its run."""
+_NO_TIMES = BatchTimes(0, 0, 0)
 
-    result: Tensors | Exception
-    times: BatchTimes
-    rows_run: int  # rows of the run that answered it, 0 where another outcome has counted the run
+
+@dataclass(slots=True)
+class _Run:
+    """A batch that is with the engine, and what became of it: outputs or an error."""
+
+    batch: Batch
+    started_ns: int
+    expected_ns: int
+    alone: bool = False
+    outputs: BatchOutputs | None = None
+    error: Exception | None = None
+    times: BatchTimes = _NO_TIMES
+    retried: "Sequence[_Run]" = ()  # its requests one by one, where the batch failed
+    ended: bool = False
 
 
 class Batcher:
     """Serves one model version: accepts requests, runs them in batches, answers each caller.
 
-    `instances` batches may run at once; `max_queue_size` requests may wait. `clock` is monotonic,
-    in nanoseconds. Everything but `_run` happens in the event loop that calls `infer`.
+    `instances` batches may run at once, and `ahead` full ones wait for them. `clock` is monotonic,
+    in nanoseconds. `service_time` may hold what was learned while warming up. A refused request
+    raises `refusal`. A batch expected to take `at_once_ns` at most runs in the event loop; with that
+    exception, everything but `_execute` happens there.
     """
 
     def __init__(
@@ -50,51 +73,115 @@ class Batcher:
         engine: Engine,
         *,
         spec: ModelSpec,
+        policy: BatchPolicy,
         statistics: ModelStatistics,
         instances: int,
-        max_queue_size: int,
+        service_time: ServiceTime | None = None,
+        refusal: type[Unavailable] = Overloaded,
+        budget: EngineBudget | None = None,
+        ahead: int = 0,
+        at_once_ns: int = _AT_ONCE_NS,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._engine = engine
         self._spec = spec
+        self._policy = policy
         self._statistics = statistics
-        self._max_queue_size = max_queue_size
+        self._refusal = refusal
+        self._at_once_ns = at_once_ns
         self._clock = clock
-        self._waiting = WaitingRoom()
-        self._free_instances = instances
-        self._threads = ThreadPoolExecutor(instances, thread_name_prefix=f"engine-{spec.name}")
+        self._max_rows = spec.max_batch_size if spec.batches else 1
+        self._packer = Packer(spec)
+        self._names = [tensor.name for tensor in spec.outputs]
+        self._room = WaitingRoom()
+        self._admission = Admission(
+            self._room,
+            max_rows=self._max_rows,
+            instances=instances,
+            service_time=service_time,
+            ordered_by_deadline=not policy.preserve_ordering,
+        )
+        self._instances, self._ahead = instances, ahead
+        self._running: list[_Run] = []
+        self._unsettled: deque[_Run] = deque()  # in the order of starting, where that is kept
+        self._budget = budget or EngineBudget(instances)
+        self._workers = Workers(instances, name=f"engine-{spec.name}")
+        self._in_level = [0] * (policy.levels + 1)
         self._dispatch_is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
         self._closing = False
         self._unanswered = 0
+        self._engine_time = service_time.copy() if service_time else ServiceTime(self._max_rows)
+        self._lonely = self._at_once_end_ns = 0
+        self._refusals: dict[Hashable, tuple[bytes, int]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        self._mixed_shapes = any(FREE in tensor.shape for tensor in spec.inputs)
 
     @property
     def waiting_requests(self) -> int:
         """How many accepted requests are not yet with the engine."""
-        return len(self._waiting)
+        return self._room.count
 
-    async def infer(
-        self, inputs: Tensors, /, *, outputs: Sequence[str] = (), deadline_ns: int | None = None
-    ) -> Tensors:
-        """Run one request, whose inputs fit the model's contract, and return its outputs.
+    @property
+    def admission(self) -> Admission:
+        """What is known of the time that batches take."""
+        return self._admission
 
-        Raises Overloaded where the queue is full, Unavailable while stopping, DeadlineExceeded
-        where `deadline_ns` passed before the engine was free, EngineFault where the engine failed.
+    def submit(self, job: Job) -> None:
+        """Accept a request, whose inputs fit the model's contract; it is answered or fails later.
+
+        Raises the refusal (Overloaded) where a queue is full or the request could not be answered
+        in time, DeadlineExceeded where not even an idle engine could, Unavailable while stopping.
         """
-        waiting = self._accept(inputs, outputs=tuple(outputs), deadline_ns=deadline_ns)
+        now_ns = self._clock()
         try:
-            return await waiting.future
-        except asyncio.CancelledError:
-            self._waiting.remove(waiting)
-            if waiting.future.cancelled():  # else its answer was there already, and counted
-                self._statistics.record_failure(FailureReason.CANCELED)
+            level = self._place(job, now_ns=now_ns)
+        except RidgelineError:
+            self._statistics.record_failure(FailureReason.REJECTED)
             raise
-        finally:
-            self._unanswered -= 1
-            if not self._unanswered:
-                self._idle.set()
+        came_alone = not self._unanswered and now_ns > self._at_once_end_ns + _LONELY_GAP_NS
+        self._lonely = self._lonely + 1 if came_alone else 0
+        self._room.add(job)
+        self._in_level[level] += 1
+        self._unanswered += 1
+        self._idle.clear()
+        if job.deadline_ns is not None and (self._timer is None or job.due_ns < self._timer_ns):
+            self._wake_at(job.due_ns)
+        if not self._dispatch_is_due and self._may_start(self._room.count):
+            # Once the loop has read all that has arrived: those requests share the batch.
+            self._dispatch_is_due = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def has_work_for(self, duration_ns: int) -> bool:
+        """Whether the engine is busy that long with what it has and what waits for it."""
+        if len(self._running) < self._instances:
+            return False
+        return self._admission.backlog_ns(self._clock()) > duration_ns
+
+    def refusal_of(self, kind: Hashable) -> bytes | None:
+        """What was answered to a request of the same kind, where nothing has changed since.
+
+        Counts as a refusal. Under overload it spares most requests from being judged.
+        """
+        known = self._refusals.get(kind)
+        if known is None or self._clock() >= known[1]:
+            return None
+        self._statistics.record_failure(FailureReason.REJECTED)
+        return known[0]
+
+    def remember_refusal(self, kind: Hashable, answer: bytes, *, retry_after_ns: int) -> None:
+        """Keep what a front end answered, until the queue moves or it is time to try again."""
+        self._refusals[kind] = (answer, self._clock() + retry_after_ns)
+
+    def cancel(self, job: Job) -> None:
+        """Drop a request whose caller has gone; its batch mates notice nothing."""
+        if job.done:
+            return
+        job.done = True
+        self._leave(job)
+        self._statistics.record_failure(FailureReason.CANCELED)
+        self._answered()
 
     async def close(self, *, drain_seconds: float) -> None:
         """Refuse new requests, answer the accepted ones, for `drain_seconds` at most; then stop.
@@ -105,163 +192,377 @@ class Batcher:
         try:
             await asyncio.wait_for(self._idle.wait(), drain_seconds)
         except TimeoutError:
-            while left := self._waiting.take(max_rows=0):
-                self._refuse(left[0], Unavailable(f"model {self._spec.name!r} is stopping"))
+            for job in self._waiting():
+                self._refuse(job, Unavailable(f"model {self._spec.name!r} is stopping"))
+        if self._timer:
+            self._timer.cancel()
         self._engine.stop()
-        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._workers.close)
 
-    def _accept(
-        self, inputs: Tensors, *, outputs: tuple[str, ...], deadline_ns: int | None
-    ) -> Waiting:
+    # --- at the door ----------------------------------------------------------------------------
+
+    def _place(self, job: Job, *, now_ns: int) -> int:
+        """Give a request its deadline and its place, or refuse it; returns its priority level."""
+        policy = self._policy
         if self._closing:
-            self._statistics.record_failure(FailureReason.REJECTED)
             raise Unavailable(f"model {self._spec.name!r} is stopping and takes no new requests")
-        if len(self._waiting) >= self._max_queue_size:
-            self._statistics.record_failure(FailureReason.REJECTED)
-            raise Overloaded(
-                f"model {self._spec.name!r}: Exceeds maximum queue size "
-                f"of {self._max_queue_size} waiting requests; send it again later"
+        level = policy.level_of(job.priority)
+        queue = policy.queues[level]
+        if self._in_level[level] >= queue.max_requests:
+            raise self._refused(
+                f"Exceeds maximum queue size of {queue.max_requests} waiting requests"
             )
-        loop = asyncio.get_running_loop()
-        waiting = Waiting(
-            inputs=inputs,
-            outputs=outputs,
-            rows=next(iter(inputs.values())).shape[0] if self._spec.batches else 1,
-            shape_key=self._shape_key(inputs),
-            future=loop.create_future(),
-            arrived_ns=self._clock(),
-            deadline_ns=deadline_ns,
+        if self._room.size_bytes + job.size_bytes > policy.max_queue_bytes and self._room.count:
+            raise self._refused(
+                f"the waiting requests hold {self._room.size_bytes} bytes, "
+                f"at most {policy.max_queue_bytes} may wait"
+            )
+        job.arrived_ns = now_ns
+        order_ns = self._set_deadline(job, queue, now_ns=now_ns)
+        job.key = key_of(level=level, due_ns=order_ns, now_ns=now_ns)
+        verdict = self._admission.judge(job, now_ns=now_ns)
+        if verdict is not None:
+            raise self._told(verdict)
+        return level
+
+    def _set_deadline(self, job: Job, queue: QueuePolicy, *, now_ns: int) -> int:
+        """Find the earliest of all deadlines; returns what decides about its place in the queue."""
+        policy = self._policy
+        due_ns = job.deadline_ns
+        timeout_ns = queue.timeout_ns
+        if job.timeout_ns and queue.overridable:
+            timeout_ns = min(timeout_ns or job.timeout_ns, job.timeout_ns)
+        limit_ns = 0 if queue.delays else timeout_ns
+        if policy.budget_ns:
+            limit_ns = min(limit_ns or policy.budget_ns, policy.budget_ns)
+        if limit_ns and (due_ns is None or now_ns + limit_ns < due_ns):
+            due_ns = now_ns + limit_ns
+        job.deadline_ns = due_ns
+        job.due_ns = now_ns + policy.patience_ns if due_ns is None else due_ns
+        if policy.preserve_ordering:
+            return now_ns
+        if queue.delays and timeout_ns:
+            return now_ns + timeout_ns
+        return job.due_ns
+
+    def _refused(self, reason: str) -> Unavailable:
+        """A full queue; a batch later there is room again."""
+        return self._refusal(
+            f"model {self._spec.name!r}: {reason}; send it again later",
+            retry_after_ns=self._admission.turn_ns,
         )
-        self._waiting.add(waiting)
-        self._unanswered += 1
-        self._idle.clear()
-        self._dispatch_soon(loop)
-        return waiting
 
-    def _shape_key(self, inputs: Tensors) -> Any:
-        """Requests with equal keys may share a batch; the contract alone makes most equal."""
-        if not self._spec.batches:
-            return None
-        if not self._mixed_shapes and len(inputs) == len(self._spec.inputs):
-            return None
-        return tuple(sorted((name, array.shape[1:]) for name, array in inputs.items()))
-
-    def _dispatch_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Dispatch once the loop has read all that has arrived: those requests share the batch."""
-        if self._free_instances and not self._dispatch_is_due:
-            self._dispatch_is_due = True
-            loop.call_soon(self._dispatch, loop)
-
-    def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._dispatch_is_due = False
-        max_rows = self._spec.max_batch_size if self._spec.batches else 1
-        while self._free_instances and len(self._waiting):
-            batch = [w for w in self._waiting.take(max_rows=max_rows) if not self._too_late(w)]
-            if batch:
-                self._free_instances -= 1
-                run = self._threads.submit(self._run, batch)
-                deliver = functools.partial(self._deliver, loop, batch, self._clock())
-                run.add_done_callback(functools.partial(loop.call_soon_threadsafe, deliver))
-
-    def _too_late(self, waiting: Waiting) -> bool:
-        """Whether nobody waits for the answer any more; answers those whose deadline passed."""
-        if waiting.future.done():
-            return True
-        if waiting.deadline_ns is None or self._clock() < waiting.deadline_ns:
-            return False
-        late = f"model {self._spec.name!r}: the deadline passed while the request was waiting"
-        self._refuse(waiting, DeadlineExceeded(late))
-        return True
-
-    def _refuse(self, waiting: Waiting, error: RidgelineError) -> None:
-        """Answer a request that never reached the engine, if its caller is still there."""
-        if not waiting.future.done():
-            self._statistics.record_failure(FailureReason.REJECTED)
-            waiting.future.set_exception(error)
-
-    def _run(self, batch: list[Waiting]) -> list[_Outcome]:
-        """Run a batch in a worker thread; where it fails, each request alone. Never raises."""
-        try:
-            return _run_together(batch, engine=self._engine, spec=self._spec)
-        except Exception as error:  # noqa: BLE001 - whatever a kernel raises belongs to its callers
-            if len(batch) == 1:
-                fault = _fault(error, model=self._spec.name)
-                return [_Outcome(result=fault, times=BatchTimes(0, 0, 0), rows_run=0)]
-            return [self._run([waiting])[0] for waiting in batch]
-
-    def _deliver(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: list[Waiting],
-        started_ns: int,
-        run: Future[list[_Outcome]],
-    ) -> None:
-        """Answer every caller of a finished batch and start the next one."""
-        self._free_instances += 1
-        now_ns = self._clock()
-        for waiting, outcome in zip(batch, run.result(), strict=True):
-            if outcome.rows_run:
-                self._statistics.record_batch(outcome.times, rows=outcome.rows_run)
-            if waiting.future.done():  # its caller has gone; it was counted as cancelled
-                continue
-            if isinstance(outcome.result, Exception):
-                self._statistics.record_failure(FailureReason.BACKEND)
-                waiting.future.set_exception(outcome.result)
-                continue
-            self._statistics.record_success(
-                outcome.times,
-                rows=waiting.rows,
-                request_ns=now_ns - waiting.arrived_ns,
-                queue_ns=started_ns - waiting.arrived_ns,
+    def _told(self, verdict: Verdict) -> RidgelineError:
+        """A refusal in words; rounded, so that the front ends put equal ones into bytes once."""
+        name = self._spec.name
+        if verdict.hopeless:
+            needed_ms = _rounded(verdict.needed_ns) / _NS_PER_MS
+            return DeadlineExceeded(
+                f"model {name!r} takes about {needed_ms:g} ms for this request alone: "
+                "more than its deadline leaves"
             )
-            waiting.future.set_result(outcome.result)
-        self._dispatch_soon(loop)
+        retry_after_ns = _rounded(verdict.retry_after_ns)
+        return self._refusal(
+            f"model {name!r} has too much to do to answer this request, or one that it let in "
+            f"before, in time; send it again in {retry_after_ns / _NS_PER_MS:g} ms",
+            retry_after_ns=retry_after_ns,
+        )
+
+    # --- to the engine --------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Start as many batches as may be with the engine."""
+        self._dispatch_is_due = False
+        while self._room.count:
+            now_ns = self._clock()
+            lane = self._room.next_lane()
+            if not self._may_start(lane.rows):
+                return
+            first = lane.first()
+            if first.deadline_ns is not None and now_ns >= first.deadline_ns:
+                self._expire(first)
+                continue
+            most_rows = self._admission.most_rows(lane, first, now_ns=now_ns)
+            if self._policy.preferred_rows or self._policy.delay_ns:
+                most_rows = self._delayed(lane.rows, first, most_rows, now_ns=now_ns)
+                if not most_rows:
+                    return
+            running = len(self._running)
+            waits = running >= self._instances  # for a core that this model has already
+            if not waits and not self._budget.begin(own=running, retry=self._dispatch):
+                return
+            batch = self._room.take(lane, most_rows=most_rows)
+            self._taken(batch, now_ns=now_ns)
+            if any(job.done for job in batch.jobs):
+                batch = batch.without_done()
+            if batch.jobs:
+                self._start(batch, now_ns=now_ns)
+            elif not waits:
+                self._budget.end()
+
+    def _may_start(self, rows: int) -> bool:
+        """Whether a batch of so many waiting rows may go to the engine.
+
+        Where all instances are busy, `ahead` full batches may wait for them in their threads, so
+        that no instance waits for the event loop.
+        """
+        running = len(self._running)
+        if running < self._instances:
+            return True
+        return running < self._instances + self._ahead and rows >= self._admission.best_rows
+
+    def _delayed(self, rows: int, first: Job, most_rows: int, *, now_ns: int) -> int:
+        """How many rows to take where the configuration asks to wait for a larger batch; 0: wait.
+
+        A batch of a preferred size starts at once; another when its first request has waited as
+        long as it may.
+        """
+        policy = self._policy
+        preferred = [size for size in policy.preferred_rows if size <= rows]
+        if preferred:
+            return preferred[-1]
+        if not policy.preferred_rows and rows >= self._max_rows:
+            return self._max_rows
+        until_ns = min(first.arrived_ns + policy.delay_ns, first.due_ns - self._admission.turn_ns)
+        if now_ns < until_ns and not self._closing:
+            self._wake_at(until_ns)
+            return 0
+        return most_rows
+
+    def _taken(self, batch: Batch, *, now_ns: int) -> None:
+        """Requests that have left the queue; one that priorities hid until it was late is told."""
+        for job in batch.jobs:
+            if job.rows_taken == job.rows:
+                self._in_level[level_of(job.key)] -= 1
+            if job.deadline_ns is not None and now_ns >= job.deadline_ns:
+                self._expire(job)
+
+    def _start(self, batch: Batch, *, now_ns: int) -> None:
+        begin_ns = max(now_ns, self._free_at())
+        expected_ns = self._admission.expect(batch, begin_ns=begin_ns)
+        alone = not self._running and not self._room.count
+        run = _Run(batch, started_ns=now_ns, expected_ns=expected_ns, alone=alone)
+        self._refusals.clear()
+        self._running.append(run)
+        if self._policy.preserve_ordering:
+            self._unsettled.append(run)
+        self._admission.engine_free_ns = self._free_at()
+        if alone and self._goes_at_once(batch):
+            self._execute(run)
+            self._deliver(run)
+            self._at_once_end_ns = self._clock()
+            return
+        self._workers.run(
+            functools.partial(self._execute, run), done=functools.partial(self._deliver, run)
+        )
+
+    def _goes_at_once(self, batch: Batch) -> bool:
+        """Whether a batch is so short that the event loop had better run it itself.
+
+        Handing it to a thread and back takes longer than a tiny network does. While requests come
+        one at a time, nobody waits for the loop, and the limit is higher.
+        """
+        if batch.jobs[0].shape_key is not None:
+            return False
+        lonely = self._lonely >= _LONELY_REQUESTS
+        limit_ns = self._at_once_ns * (_LONELY_FACTOR if lonely else 1)
+        return 0 < self._engine_time.predict_ns(batch.rows) <= limit_ns
+
+    def _execute(self, run: _Run) -> None:
+        """Run a batch in a worker thread; where it fails, each request alone. Never raises."""
+        batch, run.started_ns = run.batch, self._clock()
+        try:
+            self._run_together(run)
+        except Exception as error:  # noqa: BLE001 - whatever a kernel raises belongs to its callers
+            if len(batch.jobs) == 1:
+                run.error = _fault(error, model=self._spec.name)
+                return
+            run.retried = [
+                _Run(Batch([job], last - first, first, last - first), run.started_ns, 0)
+                for job, first, last in batch.parts()
+                if not job.done
+            ]
+            for alone in run.retried:
+                self._execute(alone)
+
+    def _run_together(self, run: _Run) -> None:
+        begin_ns = time.perf_counter_ns()
+        inputs = self._packer.pack(run.batch)
+        packed_ns = time.perf_counter_ns()
+        names = self._wanted(run.batch.jobs)
+        arrays = self._engine.run(inputs, outputs=names, alone=run.alone)
+        ran_ns = time.perf_counter_ns()
+        if self._spec.batches:
+            _check_rows(arrays, names=names, rows=run.batch.rows, model=self._spec.name)
+        run.outputs = BatchOutputs(names, arrays, count=run.batch.rows)
+        run.times = BatchTimes(
+            compute_input_ns=packed_ns - begin_ns,
+            compute_infer_ns=ran_ns - packed_ns,
+            compute_output_ns=time.perf_counter_ns() - ran_ns,
+        )
+
+    def _wanted(self, jobs: Sequence[Job]) -> list[str]:
+        """The outputs that at least one request of the batch asks for, in the model's order."""
+        asked: set[str] = set()
+        for job in jobs:
+            if not job.outputs:
+                return self._names
+            asked.update(job.outputs)
+        return [name for name in self._names if name in asked]
+
+    # --- back to the callers --------------------------------------------------------------------
+
+    def _deliver(self, run: _Run) -> None:
+        """A batch has ended: answer its callers; where asked, not before those of earlier ones."""
+        now_ns = self._clock()
+        run.ended = True
+        self._refusals.clear()
+        self._running.remove(run)
+        if len(self._running) < self._instances:
+            self._budget.end()  # else a batch that waited takes over
+        self._admission.engine_free_ns = self._free_at()
+        if run.outputs is not None:
+            self._admission.learn(run.batch, took_ns=now_ns - run.started_ns)
+            if run.batch.jobs[0].shape_key is None:
+                self._engine_time.observe(rows=run.batch.rows, took_ns=run.times.total_ns)
+        if self._room.count:
+            self._dispatch()  # first, so that the engine works while answers are sent
+        if not self._policy.preserve_ordering:
+            self._settle(run, now_ns=now_ns)
+        else:
+            while self._unsettled and self._unsettled[0].ended:
+                self._settle(self._unsettled.popleft(), now_ns=now_ns)
+
+    def _settle(self, run: _Run, *, now_ns: int) -> None:
+        if run.outputs is not None:
+            self._answer(run, run.outputs, now_ns=now_ns)
+        elif run.error is not None:
+            for job in run.batch.jobs:
+                if not job.done:
+                    self._leave(job)
+                    self._statistics.record_failure(FailureReason.BACKEND)
+                    self._fail(job, run.error)
+        for alone in run.retried:
+            self._settle(alone, now_ns=now_ns)
+
+    def _answer(self, run: _Run, outputs: BatchOutputs, *, now_ns: int) -> None:
+        """Give every request of a run its rows, and count them."""
+        started_ns, counted, rows = run.started_ns, [], 0
+        place = 0  # of the request's rows in the outputs
+        for job, first, last in run.batch.parts():
+            begin, place = place, place + last - first
+            if job.done:
+                continue
+            whole, end = outputs, place
+            if last - first != job.rows:
+                collected = self._collected(job, (first, outputs, begin, place))
+                if collected is None:
+                    continue
+                whole, begin, end = collected, 0, job.rows
+            job.done = True
+            self._admission.finished(job, now_ns=now_ns)
+            counted.append((now_ns - job.arrived_ns, started_ns - job.arrived_ns))
+            rows += job.rows
+            try:
+                job.answer(whole, begin, end)
+            except Exception:
+                logger.exception("an answer could not be handed over")
+            self._answered()
+        self._statistics.record_batch(run.times, rows=run.batch.rows)
+        self._statistics.record_answers(run.times, rows=rows, requests=counted)
+
+    def _collected(self, job: Job, part: Part) -> BatchOutputs | None:
+        """The outputs of a request that ran in parts, once all of them are there."""
+        parts = job.parts = [*(job.parts or ()), part]
+        if sum(end - begin for _, _, begin, end in parts) < job.rows:
+            return None
+        parts.sort(key=lambda part: part[0])  # several instances may end in any order
+        pieces = [outputs.rows(begin, end) for _, outputs, begin, end in parts]
+        names = job.outputs or self._names
+        arrays = [np.concatenate([piece[name] for piece in pieces]) for name in names]
+        return BatchOutputs(names, arrays, count=job.rows)
+
+    # --- those that leave early -----------------------------------------------------------------
+
+    def _expire(self, job: Job) -> None:
+        self._leave(job)
+        self._late(job)
+
+    def _late(self, job: Job) -> None:
+        self._admission.finished(job, now_ns=job.due_ns + 1)
+        late = f"model {self._spec.name!r}: the deadline passed while the request was waiting"
+        self._statistics.record_failure(FailureReason.REJECTED)
+        self._fail(job, DeadlineExceeded(late))
+
+    def _refuse(self, job: Job, error: RidgelineError) -> None:
+        self._leave(job)
+        self._statistics.record_failure(FailureReason.REJECTED)
+        self._fail(job, error)
+
+    def _leave(self, job: Job) -> None:
+        """Take a request out of the waiting room, if it is still there."""
+        self._refusals.clear()
+        if self._room.remove(job):
+            self._in_level[level_of(job.key)] -= 1
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        job.done = True
+        try:
+            job.fail(error)
+        except Exception:
+            logger.exception("a refusal could not be handed over")
+        self._answered()
+
+    def _answered(self) -> None:
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._idle.set()
+
+    def _waiting(self) -> Iterable[Job]:
+        while self._room.count:
+            yield self._room.next_lane().first()
+
+    def _free_at(self) -> int:
+        """When the next instance is expected to be free; 0 for one that is."""
+        waiting = len(self._running) - self._instances
+        if waiting < 0:
+            return 0
+        return sorted(run.expected_ns for run in self._running)[waiting]
+
+    def _wake_at(self, at_ns: int) -> None:
+        """Look at the waiting requests again at that moment, or earlier."""
+        if self._timer and at_ns >= self._timer_ns:
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._timer_ns = at_ns
+        delay_s = max(0, at_ns - self._clock()) / _NS_PER_S
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
+
+    def _wake(self) -> None:
+        """Answer those whose deadline has passed, also while the engine is busy."""
+        self._timer = None
+        now_ns = self._clock()
+        for lane in list(self._room.lanes.values()):
+            while lane.rows:
+                first = lane.first()
+                if first.deadline_ns is None or now_ns < first.deadline_ns:
+                    break
+                self._expire(first)
+            if lane.rows and lane.first().deadline_ns is not None:
+                self._wake_at(lane.first().due_ns)
+        if self._room.count and not self._dispatch_is_due:
+            self._dispatch()
 
 
-def _run_together(batch: list[Waiting], *, engine: Engine, spec: ModelSpec) -> list[_Outcome]:
-    """Pack the inputs, run the engine once, and cut its outputs into one piece per request."""
-    begin_ns = time.perf_counter_ns()
-    inputs = _packed([waiting.inputs for waiting in batch])
-    packed_ns = time.perf_counter_ns()
-    names = _wanted(batch, spec=spec)
-    arrays = engine.run(inputs, outputs=names)
-    ran_ns = time.perf_counter_ns()
-    rows = sum(waiting.rows for waiting in batch)
-    if spec.batches:
-        _check_rows(arrays, names=names, rows=rows, model=spec.name)
-    results: list[Tensors] = []
-    first = 0
-    for waiting in batch:
-        last = first + waiting.rows
-        pieces = arrays if len(batch) == 1 else [array[first:last] for array in arrays]
-        by_name = dict(zip(names, pieces, strict=True))
-        results.append({name: by_name[name] for name in waiting.outputs or names})
-        first = last
-    times = BatchTimes(
-        compute_input_ns=packed_ns - begin_ns,
-        compute_infer_ns=ran_ns - packed_ns,
-        compute_output_ns=time.perf_counter_ns() - ran_ns,
-    )
-    return [
-        _Outcome(result=result, times=times, rows_run=rows if position == 0 else 0)
-        for position, result in enumerate(results)
-    ]
-
-
-def _packed(requests: Sequence[Tensors]) -> Tensors:
-    """The inputs of all requests, one behind the other along the batch axis."""
-    if len(requests) == 1:
-        return requests[0]
-    return {name: np.concatenate([request[name] for request in requests]) for name in requests[0]}
-
-
-def _wanted(batch: Sequence[Waiting], *, spec: ModelSpec) -> list[str]:
-    """The outputs that at least one request of the batch asks for, in the model's order."""
-    names = [tensor.name for tensor in spec.outputs]
-    if any(not waiting.outputs for waiting in batch):
-        return names
-    asked = {name for waiting in batch for name in waiting.outputs}
-    return [name for name in names if name in asked]
+def _rounded(duration_ns: int) -> int:
+    """The next of 0.1, 0.2, 0.5, 1, 2, 5, ... ms."""
+    step = _LEAST_STEP_NS
+    while True:
+        for digit in (1, 2, 5):
+            if digit * step >= duration_ns:
+                return digit * step
+        step *= 10
 
 
 def _check_rows(

@@ -1,6 +1,8 @@
 """What every protocol offers, without any protocol in it: health, metadata, inference."""
 
+import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tritonclient.grpc import model_config_pb2
@@ -9,7 +11,8 @@ from ridgeline import __version__
 from ridgeline.datatypes import datatype, datatype_of_numpy
 from ridgeline.errors import InvalidInput, NotFound, Unavailable
 from ridgeline.model import FREE, ModelSpec, TensorSpec
-from serving.registry import Registry
+from serving.job import FutureJob
+from serving.registry import ReadyVersion, Registry
 from serving.request import InferRequest, InferResponse, Tensors
 from serving.statistics import FailureReason
 
@@ -39,6 +42,11 @@ class DataPlane:
         """Whether every model has been looked at and the server is not stopping."""
         return self._registry.loaded and not self.stopping
 
+    @property
+    def generation(self) -> int:
+        """Differs after every model version that has come or gone."""
+        return self._registry.generation
+
     def model_ready(self, name: str, *, version: str = "") -> bool:
         """Whether that version can answer; a model that is not there is not ready."""
         try:
@@ -55,20 +63,52 @@ class DataPlane:
         """The complete configuration of a model. Raises NotFound or Unavailable."""
         return self._registry.find(name, version=version).loaded.config
 
+    def find(self, name: str, *, version: str = "") -> ReadyVersion:
+        """The version that a request asks for. Raises NotFound or Unavailable."""
+        return self._registry.find(name, version=version)
+
     async def infer(self, request: InferRequest, /) -> InferResponse:
-        """Answer one request. Raises the errors of `Registry.find`, `check` and `Batcher.infer`."""
+        """Answer one request. Raises the errors of `Registry.find`, `check` and `Batcher.submit`.
+
+        A caller that is cancelled takes its request out of the queue.
+        """
         model = self._registry.find(request.model_name, version=request.model_version)
         try:
             check(request, spec=model.loaded.spec)
         except InvalidInput:
             model.statistics.record_failure(FailureReason.OTHER)
             raise
-        outputs = await model.batcher.infer(
-            request.inputs, outputs=request.outputs, deadline_ns=request.deadline_ns
+        job = FutureJob(
+            future=asyncio.get_running_loop().create_future(),
+            **job_arguments(request, spec=model.loaded.spec),
         )
+        model.batcher.submit(job)
+        try:
+            outputs = await job.future
+        except asyncio.CancelledError:
+            model.batcher.cancel(job)
+            raise
         return InferResponse(
             model_name=model.name, model_version=model.version, outputs=outputs, id=request.id
         )
+
+
+def job_arguments(request: InferRequest, *, spec: ModelSpec) -> dict[str, Any]:
+    """What a job takes over from a request that `check` has passed."""
+    inputs = tuple(request.inputs[tensor.name] for tensor in spec.inputs)
+    shape_key = None
+    if spec.batches and any(FREE in tensor.shape for tensor in spec.inputs):
+        shape_key = tuple(array.shape[1:] for array in inputs)
+    return {
+        "inputs": inputs,
+        "rows": inputs[0].shape[0] if spec.batches else 1,
+        "size_bytes": sum(array.nbytes for array in inputs),
+        "outputs": request.outputs,
+        "shape_key": shape_key,
+        "deadline_ns": request.deadline_ns,
+        "timeout_ns": request.timeout_ns,
+        "priority": request.priority,
+    }
 
 
 def check(request: InferRequest, *, spec: ModelSpec) -> None:

@@ -2,8 +2,10 @@
 
 import ctypes
 import logging
+import statistics
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 _BFLOAT16 = DATATYPES["BF16"]
 _TEXT = DATATYPES["BYTES"]
 _ONNX_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+_WORTH_WIDENING_NS = 2_000_000  # shorter runs lose to the hand-over between threads
+_LEAST_SPEEDUP = 1.2
+_TRIALS = 3
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
@@ -33,8 +38,13 @@ class Engine(Protocol):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def run(self, inputs: Tensors, /, *, outputs: Sequence[str]) -> list[np.ndarray]:
-        """The named outputs, in that order, for the given inputs."""
+    def run(
+        self, inputs: Tensors, /, *, outputs: Sequence[str], alone: bool = False
+    ) -> list[np.ndarray]:
+        """The named outputs, in that order, for the given inputs.
+
+        A batch that is `alone` has the machine for itself: nothing else runs or waits.
+        """
 
     def stop(self) -> None:
         """Make the batches that still run fail soon; called last, from any thread."""
@@ -49,7 +59,7 @@ class EngineSettings:
 
 
 class OnnxEngine:
-    """One ONNX Runtime session. `inputs` and `outputs` are as the graph has them, batch axis too.
+    """A model in ONNX Runtime. `inputs` and `outputs` are as the graph has them, batch axis too.
 
     Raises InvalidInput where the graph uses a type that the protocol cannot carry, Unsupported
     where ONNX Runtime's Python interface cannot pass its types together, Unavailable where ONNX
@@ -57,7 +67,9 @@ class OnnxEngine:
     """
 
     def __init__(self, path: Path, *, settings: EngineSettings) -> None:
+        self._path, self._settings = path, settings
         self._session = _session(path, settings=settings)
+        self._wide: onnxruntime.InferenceSession | None = None
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = _specs(self._session.get_outputs())
         self.provider = self._session.get_providers()[0]
@@ -70,22 +82,55 @@ class OnnxEngine:
                 "the graph takes BYTES and gives BF16: no call of onnxruntime has both"
             )
 
-    def run(self, inputs: Tensors, /, *, outputs: Sequence[str]) -> list[np.ndarray]:
+    def widen(self, inputs: Tensors, /, *, threads: int) -> bool:
+        """Keep a second session with so many threads, for batches that run alone, if it pays.
+
+        Many requests are answered sooner by several batches of one thread each, one large request
+        by one batch of several threads: which it is decides at each batch. Returns whether it pays.
+        """
+        names = [tensor.name for tensor in self.outputs]
+        narrow_ns = self._median_ns(inputs, names)
+        if narrow_ns < _WORTH_WIDENING_NS:
+            return False
+        self._wide = _session(self._path, settings=replace(self._settings, threads=threads))
+        if self._median_ns(inputs, names, alone=True) * _LEAST_SPEEDUP > narrow_ns:
+            self._wide = None
+        return self._wide is not None
+
+    def run(
+        self, inputs: Tensors, /, *, outputs: Sequence[str], alone: bool = False
+    ) -> list[np.ndarray]:
         """The named outputs, in that order; raises onnxruntime's own error where a kernel fails.
 
         Raises InvalidInput where an element of BYTES is not UTF-8, which ONNX asks of its texts.
         """
+        session = self._wide if alone and self._wide else self._session
         if self._gives_bfloat16:
             values = {name: _to_value(array) for name, array in inputs.items()}
-            results = self._session.run_with_ort_values(outputs, values, self._run_options)
+            results = session.run_with_ort_values(outputs, values, self._run_options)
             return [_to_array(value) for value in results]
         if self._converts:
             inputs = {name: _to_feed(array, name=name) for name, array in inputs.items()}
-        return self._session.run(outputs, inputs, self._run_options)  # type: ignore[no-any-return]
+        return session.run(outputs, inputs, self._run_options)  # type: ignore[no-any-return]
+
+    def _median_ns(self, inputs: Tensors, names: Sequence[str], *, alone: bool = False) -> float:
+        took = []
+        for _ in range(_TRIALS + 1):  # the first one also allocates
+            begin_ns = time.perf_counter_ns()
+            self.run(inputs, outputs=names, alone=alone)
+            took.append(time.perf_counter_ns() - begin_ns)
+        return statistics.median(took[1:])
 
     def stop(self) -> None:
         """End running inferences at their next operator, and every later one at its first."""
         self._run_options.terminate = True
+
+
+def resolved_provider(name: str) -> str:
+    """What "auto" means on this machine; any other name as it is."""
+    if name != "auto":
+        return name
+    return "cuda" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
 
 
 def _session(path: Path, *, settings: EngineSettings) -> onnxruntime.InferenceSession:
@@ -94,10 +139,7 @@ def _session(path: Path, *, settings: EngineSettings) -> onnxruntime.InferenceSe
     options.inter_op_num_threads = 1
     # Threads that spin between batches take the cores that the front end needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    wanted = settings.execution_provider
-    available = onnxruntime.get_available_providers()
-    if wanted == "auto":
-        wanted = "cuda" if "CUDAExecutionProvider" in available else "cpu"
+    wanted, available = settings.execution_provider, onnxruntime.get_available_providers()
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=[name for name in _PROVIDERS[wanted] if name in available]
@@ -105,10 +147,7 @@ def _session(path: Path, *, settings: EngineSettings) -> onnxruntime.InferenceSe
     except Exception as error:  # onnxruntime raises a dozen unrelated types here
         raise Unavailable(f"ONNX Runtime cannot load {path.name}: {error}") from error
     # A provider whose libraries are missing falls back without an exception: look what is there.
-    if (
-        settings.execution_provider != "auto"
-        and session.get_providers()[0] != _PROVIDERS[wanted][0]
-    ):
+    if session.get_providers()[0] != _PROVIDERS[wanted][0]:
         raise Unavailable(
             f"the execution provider {wanted!r} was asked for, but ONNX Runtime offers only "
             f"{', '.join(session.get_providers())} on this machine"

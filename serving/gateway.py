@@ -65,10 +65,10 @@ class Gateway:
 
 def _front_end(dataplane: DataPlane, *, settings: ServeSettings) -> FrontEnd:
     """The front end that the settings name; the other one's packages stay unloaded."""
-    if settings.front_end == "h2corn":
-        from serving.protocol.h2corn_frontend import H2cornFrontEnd
+    if settings.front_end == "grpcio":
+        from serving.protocol.grpcio_frontend import GrpcioFrontEnd
 
-        return H2cornFrontEnd(dataplane, settings=settings)
-    from serving.protocol.grpcio_frontend import GrpcioFrontEnd
+        return GrpcioFrontEnd(dataplane, settings=settings)
+    from serving.protocol.direct_frontend import DirectFrontEnd
 
-    return GrpcioFrontEnd(dataplane, settings=settings)
+    return DirectFrontEnd(dataplane, settings=settings)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +21,18 @@ from ridgeline.repository import (
     read_card,
     read_labels,
 )
-from serving.engine import EngineSettings, OnnxEngine
+from serving.engine import EngineSettings, OnnxEngine, resolved_provider
+from serving.policy import BatchPolicy, batch_policy
+from serving.service_time import ServiceTime
 from serving.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 
 # Parts of a configuration that change what a model answers, and that this server does not act on.
 _UNSUPPORTED_PARTS = ("sequence_batching", "ensemble_scheduling", "batch_input", "batch_output")
+_WARM_UP_RUNS = 3  # per batch size: the median is not the first, which allocates
+_WARM_UP_NS = 3_000_000_000
+_FRONT_END_NS = 25_000  # what the event loop takes for a request, about
 _BACKENDS = ("", "onnxruntime")
 _PLATFORMS = ("", "onnxruntime_onnx")
 
@@ -41,6 +47,8 @@ class LoadedVersion:
     cost: ModelCost | None
     labels: Mapping[str, tuple[str, ...]]
     instances: int
+    policy: BatchPolicy
+    service_time: ServiceTime | None
 
 
 def versions_to_serve(model: RepositoryModel) -> tuple[int, ...]:
@@ -93,15 +101,19 @@ def load_version(
     path = directory / ((given and given.default_model_filename) or MODEL_FILE)
     if not path.is_file():
         raise NotFound(f"version {version} of {model.name!r} has no file {path}")
-    instances = _instances(given)
-    engine = OnnxEngine(
-        path, settings=_engine_settings(given, instances=instances, settings=settings)
-    )
+    cores = len(os.sched_getaffinity(0))
+    engine_settings, instances = _engine_settings(given, cores=cores, settings=settings)
+    engine = OnnxEngine(path, settings=engine_settings)
     on_engine(engine)
     config = _completed(given, name=model.name, engine=engine, settings=settings)
     if not _batch_axis_holds(config, engine=engine):
         config = _without_batches(config, given=given, engine=engine)
     spec = spec_of(config)
+    service_time = _measured_times(spec, engine=engine)
+    if engine_settings.threads == 1 and service_time and not (given and given.instance_group):
+        # More instances than it takes to keep up with one event loop would only cut batches short.
+        instances = max(1, min(instances, round(service_time.row_ns / _FRONT_END_NS)))
+        engine.widen(_zeros(spec, rows=1), threads=cores)
     cost = card.cost if card and card.cost else _counted_cost(path, batches=spec.batches)
     if cost:
         for key, value in cost.to_parameters().items():
@@ -113,6 +125,13 @@ def load_version(
         cost=cost,
         labels=read_labels(model.directory, config),
         instances=instances,
+        policy=batch_policy(
+            config,
+            max_queue_size=settings.max_queue_size,
+            max_queue_bytes=settings.max_queue_bytes,
+            patience_s=settings.patience_seconds,
+        ),
+        service_time=service_time,
     )
 
 
@@ -135,23 +154,27 @@ def _refuse_unsupported(config: model_config_pb2.ModelConfig | None) -> None:
             raise Unsupported(f"the configuration reshapes {tensor.name!r}, which is not supported")
 
 
-def _instances(config: model_config_pb2.ModelConfig | None) -> int:
-    groups = config.instance_group if config else ()
-    return sum(max(1, group.count) for group in groups) or 1
-
-
 def _engine_settings(
-    config: model_config_pb2.ModelConfig | None, *, instances: int, settings: ServeSettings
-) -> EngineSettings:
-    cores = len(os.sched_getaffinity(0))
-    kinds = {group.kind for group in config.instance_group} if config else set()
+    config: model_config_pb2.ModelConfig | None, *, cores: int, settings: ServeSettings
+) -> tuple[EngineSettings, int]:
+    """How the engine runs, and how many batches at once.
+
+    Where nothing is said, a CPU runs one batch a core, with a thread each: more samples a second
+    than one batch of several threads. `widen` cares for the batch that comes alone.
+    """
+    groups = list(config.instance_group) if config else []
+    kinds = {group.kind for group in groups}
     provider = settings.execution_provider
     if provider == "auto" and model_config_pb2.ModelInstanceGroup.KIND_GPU in kinds:
         provider = "cuda"
     if kinds == {model_config_pb2.ModelInstanceGroup.KIND_CPU}:
         provider = "cpu"
+    provider = resolved_provider(provider)
+    instances = sum(max(1, group.count) for group in groups)
+    if not instances:
+        instances = cores if provider == "cpu" and not settings.engine_threads else 1
     threads = settings.engine_threads or max(1, cores // instances)
-    return EngineSettings(threads=threads, execution_provider=provider)
+    return EngineSettings(threads=threads, execution_provider=provider), instances
 
 
 def _completed(
@@ -255,6 +278,31 @@ def _batch_axis_holds(config: model_config_pb2.ModelConfig, *, engine: OnnxEngin
             logger.warning("model %r gave %s for %d rows", spec.name, shapes, rows)
             return False
     return True
+
+
+def _measured_times(spec: ModelSpec, *, engine: OnnxEngine) -> ServiceTime | None:
+    """Run every batch size that will be used, on zeros, and note its time; the larger ones only
+    within some seconds. None where shapes are free or zeros are refused: the first requests tell.
+    """
+    if any(FREE in tensor.shape for tensor in spec.inputs):
+        return None
+    names = [tensor.name for tensor in spec.outputs]
+    times = ServiceTime(spec.max_batch_size if spec.batches else 1)
+    begin_ns = time.perf_counter_ns()
+    for rows in times.sizes:
+        inputs = _zeros(spec, rows=rows)
+        took = []
+        for _ in range(_WARM_UP_RUNS):
+            run_ns = time.perf_counter_ns()
+            try:
+                engine.run(inputs, outputs=names)
+            except Exception:  # noqa: BLE001 - kernels raise many unrelated types
+                return None
+            took.append(time.perf_counter_ns() - run_ns)
+        times.calibrate(rows=rows, took_ns=sorted(took)[len(took) // 2])
+        if time.perf_counter_ns() - begin_ns > _WARM_UP_NS:
+            break
+    return times
 
 
 def _without_batches(

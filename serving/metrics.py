@@ -97,6 +97,14 @@ class StatisticsCollector(Collector):
         for version in ready:
             pending.add_metric(_of(version), version.batcher.waiting_requests)
         yield pending
+        capacity = GaugeMetricFamily(
+            "ridgeline_capacity_rows_per_second",
+            "rows a second that the engine can do, by the batch times learned so far",
+            labels=_LABELS,
+        )
+        for version in ready:
+            capacity.add_metric(_of(version), version.batcher.admission.rows_per_s)
+        yield capacity
         yield from _model_info(ready)
         loaded = GaugeMetricFamily("nv_model_load_duration_secs", "time to load", labels=_LABELS)
         up = GaugeMetricFamily("ridgeline_model_ready", "1 where it can answer", labels=_LABELS)

@@ -2,20 +2,25 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from ridgeline.errors import NotFound, RidgelineError, Unavailable
+from ridgeline.errors import NotFound, Overloaded, RidgelineError, Unavailable
 from ridgeline.repository import RepositoryModel, scan
 from serving.batcher import Batcher
 from serving.engine import OnnxEngine
 from serving.loading import LoadedVersion, load_version, versions_to_serve
 from serving.settings import ServeSettings
 from serving.statistics import ModelStatistics
+from serving.workers import EngineBudget
 
 logger = logging.getLogger(__name__)
+
+
+_AHEAD = 1  # full batches that wait in the engine's threads
 
 
 class State(Enum):
@@ -60,8 +65,10 @@ class Registry:
         self._models: dict[str, dict[int, ServedVersion]] = {}
         self._broken: dict[str, str] = {}
         self._warming: OnnxEngine | None = None
+        self._budget = EngineBudget(len(os.sched_getaffinity(0)))
         self._closing = False
         self.loaded = False
+        self.generation = 0
 
     def __iter__(self) -> Iterator[ServedVersion]:
         for versions in self._models.values():
@@ -121,6 +128,7 @@ class Registry:
         for served in self:
             served.state, served.reason = State.UNAVAILABLE, "the server is stopping"
             served.ready = None
+        self.generation += 1
 
     def _warm_up(self, engine: OnnxEngine) -> None:
         """Keep the engine that runs for the first time in reach of `close`; called in a thread."""
@@ -170,10 +178,15 @@ class Registry:
             spec=loaded.spec,
             statistics=statistics,
             instances=loaded.instances,
-            max_queue_size=self._settings.max_queue_size,
+            policy=loaded.policy,
+            service_time=loaded.service_time,
+            budget=self._budget,
+            ahead=_AHEAD,
+            refusal=Overloaded if self._settings.overload_status == "exhausted" else Unavailable,
         )
         served.ready = ReadyVersion(served.name, served.version, loaded, batcher, statistics)
         served.state, served.reason = State.READY, ""
+        self.generation += 1
         logger.info("model %r version %s is ready", served.name, served.version)
 
 

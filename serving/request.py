@@ -13,7 +13,9 @@ class InferRequest:
     """One request, its tensors decoded, in the order in which the client sent them.
 
     An empty `model_version` asks for the newest; empty `outputs` ask for all. `deadline_ns` is on
-    the monotonic clock (time.monotonic_ns); None where the client gave none.
+    the monotonic clock (time.monotonic_ns); None where the client gave none. `priority` (0: the
+    model's default, 1: the highest) and `timeout_ns` (None: the model's) are those of Triton's
+    schedule policy.
     """
 
     model_name: str
@@ -22,6 +24,8 @@ class InferRequest:
     id: str = ""
     outputs: tuple[str, ...] = ()
     deadline_ns: int | None = None
+    priority: int = 0
+    timeout_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

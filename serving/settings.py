@@ -18,7 +18,7 @@ class ServeSettings:
     http_port: int = setting(8000, help="port of the HTTP front end; 0 picks a free one")
     metrics_port: int = setting(8002, help="port of /metrics for Prometheus; 0 picks a free one")
     front_end: str = setting(
-        "grpcio", help="what reads the sockets: grpcio (the reference, with uvicorn) or h2corn"
+        "direct", help="what reads the sockets: direct (our own), or grpcio, the reference"
     )
     execution_provider: str = setting(
         "auto", help="where models run: cpu, cuda, tensorrt, or auto for cuda where it works"
@@ -30,10 +30,29 @@ class ServeSettings:
         32, help="largest batch, in rows, of a model without config.pbtxt whose batch axis is free"
     )
     max_queue_size: int = setting(
-        1024, help="requests of one model version that may wait; one more is refused at once"
+        16384, help="requests of one model version that may wait; one more is refused at once"
+    )
+    max_queue_bytes: int = setting(
+        256 * 1024 * 1024, help="bytes of one model version's requests that may wait"
+    )
+    patience_seconds: float = setting(
+        10.0, help="a request without a deadline is refused where it would wait longer than this"
+    )
+    overload_status: str = setting(
+        "exhausted",
+        help="how a refusal is told: exhausted (RESOURCE_EXHAUSTED, 429) or, as Triton does, "
+        "unavailable (UNAVAILABLE, 503)",
     )
     max_request_bytes: int = setting(
         64 * 1024 * 1024, help="largest request that is read; a larger one is refused"
+    )
+    tls_certificate: Path | None = setting(
+        None,
+        help="certificate chain (PEM) of the gRPC and HTTP ports; without it they speak plainly",
+    )
+    tls_key: Path | None = setting(None, help="private key (PEM) of the certificate")
+    tls_client_ca: Path | None = setting(
+        None, help="certificate authority (PEM) that must have signed the clients' certificates"
     )
     drain_seconds: float = setting(
         30.0, help="after SIGTERM, the longest wait for the requests that were accepted"
@@ -44,21 +63,47 @@ class ServeSettings:
             port = getattr(self, name)
             if not 0 <= port <= 65535:
                 raise InvalidInput(f"{name} must lie in 0..65535, received {port}")
-        for name in ("default_max_batch_size", "max_queue_size", "max_request_bytes"):
-            if getattr(self, name) < 1:
+        for name in (
+            "default_max_batch_size",
+            "max_queue_size",
+            "max_queue_bytes",
+            "max_request_bytes",
+            "patience_seconds",
+        ):
+            if getattr(self, name) <= 0:
                 raise InvalidInput(f"{name} must be positive, received {getattr(self, name)}")
         for name in ("engine_threads", "drain_seconds"):
             if getattr(self, name) < 0:
                 raise InvalidInput(f"{name} must not be negative, received {getattr(self, name)}")
-        if not math.isfinite(self.drain_seconds):
-            raise InvalidInput(f"drain_seconds must be finite, received {self.drain_seconds}")
-        if self.front_end not in ("grpcio", "h2corn"):
-            raise InvalidInput(f"front_end must be grpcio or h2corn, received {self.front_end!r}")
-        if self.execution_provider not in ("auto", "cpu", "cuda", "tensorrt"):
-            raise InvalidInput(
-                "execution_provider must be auto, cpu, cuda or tensorrt, "
-                f"received {self.execution_provider!r}"
-            )
+        for name in ("drain_seconds", "patience_seconds"):
+            if not math.isfinite(getattr(self, name)):
+                raise InvalidInput(f"{name} must be finite, received {getattr(self, name)}")
+        self._check_choices()
+        self._check_tls()
+
+    def _check_choices(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InvalidInput(
+                    f"{name} must be {_or(choices)}, received {getattr(self, name)!r}"
+                )
+
+    def _check_tls(self) -> None:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise InvalidInput("tls_certificate and tls_key must be given together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise InvalidInput("tls_client_ca needs tls_certificate and tls_key")
+
+
+_CHOICES = {
+    "front_end": ("direct", "grpcio"),
+    "overload_status": ("exhausted", "unavailable"),
+    "execution_provider": ("auto", "cpu", "cuda", "tensorrt"),
+}
+
+
+def _or(choices: tuple[str, ...]) -> str:
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
 SECTION = "serve"

@@ -2,6 +2,7 @@
 
 import bisect
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -34,6 +35,13 @@ class Histogram:
         self.counts[bisect.bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count several observations."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect.bisect_left(bounds, value)] += 1
+        self.sum += sum(values)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchTimes:
@@ -42,6 +50,11 @@ class BatchTimes:
     compute_input_ns: int
     compute_infer_ns: int
     compute_output_ns: int
+
+    @property
+    def total_ns(self) -> int:
+        """All of it."""
+        return self.compute_input_ns + self.compute_infer_ns + self.compute_output_ns
 
 
 @dataclass
@@ -72,19 +85,24 @@ class ModelStatistics:
         self.batch_rows.observe(rows)
         self.compute_infer_us.observe(times.compute_infer_ns / NS_PER_US)
 
-    def record_success(
-        self, times: BatchTimes, *, rows: int, request_ns: int, queue_ns: int
+    def record_answers(
+        self, times: BatchTimes, *, rows: int, requests: Sequence[tuple[int, int]]
     ) -> None:
-        """Count one answered request that was part of a batch with those times."""
-        self.success += 1
+        """Count the requests that a batch has answered, and their rows.
+
+        `requests` holds, for each, its nanoseconds in the server and those of them in the queue.
+        """
+        count = len(requests)
+        self.success += count
         self.inference_count += rows
-        self.request_ns += request_ns
-        self.queue_ns += queue_ns
-        self.compute_input_ns += times.compute_input_ns
-        self.compute_infer_ns += times.compute_infer_ns
-        self.compute_output_ns += times.compute_output_ns
-        self.request_us.observe(request_ns / NS_PER_US)
-        self.queue_us.observe(queue_ns / NS_PER_US)
+        self.compute_input_ns += count * times.compute_input_ns
+        self.compute_infer_ns += count * times.compute_infer_ns
+        self.compute_output_ns += count * times.compute_output_ns
+        for request_ns, queue_ns in requests:
+            self.request_ns += request_ns
+            self.queue_ns += queue_ns
+        self.request_us.observe_all([request_ns / NS_PER_US for request_ns, _ in requests])
+        self.queue_us.observe_all([queue_ns / NS_PER_US for _, queue_ns in requests])
 
     def record_failure(self, reason: FailureReason) -> None:
         """Count one request that got no answer."""

@@ -1,71 +1,214 @@
-"""The requests that wait for the engine, grouped by shape: only equal shapes share a batch."""
+"""The requests that wait for the engine: by priority, then by deadline, each shape apart.
 
-import asyncio
+Deadlines are kept to one part in 64 of the time left at arrival. That many requests then share a
+place, in order of arrival, and entering, leaving and asking what is ahead cost next to nothing.
+"""
+
+import bisect
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from serving.request import Tensors
+from serving.job import Job
+
+_DEADLINE_BITS = 64  # a key is the priority level above so many bits of deadline
+_DEADLINE_MASK = (1 << _DEADLINE_BITS) - 1
+_PRECISION_BITS = 7
 
 
-@dataclass(slots=True, eq=False)
-class Waiting:
-    """One accepted request: its tensors, its caller's future, and when it arrived (monotonic)."""
+def key_of(*, level: int, due_ns: int, now_ns: int) -> int:
+    """The place of a request in the order; smaller goes first."""
+    shift = max(0, (due_ns - now_ns).bit_length() - _PRECISION_BITS)
+    return level << _DEADLINE_BITS | (due_ns >> shift << shift)
 
-    inputs: Tensors
-    outputs: tuple[str, ...]
+
+def due_of(key: int) -> int:
+    """The earliest deadline of the requests at a place."""
+    return key & _DEADLINE_MASK
+
+
+def level_of(key: int) -> int:
+    """The priority level of a place."""
+    return key >> _DEADLINE_BITS
+
+
+@dataclass(slots=True)
+class Batch:
+    """Requests that run together. A large one may have begun in an earlier batch, or end later.
+
+    `skipped` rows of the first request have been taken before; `kept` rows of the last are in here.
+    """
+
+    jobs: list[Job]
     rows: int
-    shape_key: Any
-    future: asyncio.Future[Tensors]
-    arrived_ns: int
-    deadline_ns: int | None
+    skipped: int
+    kept: int
+
+    def parts(self) -> Iterator[tuple[Job, int, int]]:
+        """Each request with the rows of it that run here."""
+        last = len(self.jobs) - 1
+        for position, job in enumerate(self.jobs):
+            first = 0 if position else self.skipped
+            yield job, first, first + self.kept if position == last else job.rows
+
+    def without_done(self) -> "Batch":
+        """The batch of those whose callers still wait."""
+        parts = [part for part in self.parts() if not part[0].done]
+        if not parts:
+            return Batch([], 0, 0, 0)
+        return Batch(
+            jobs=[job for job, _, _ in parts],
+            rows=sum(end - first for _, first, end in parts),
+            skipped=parts[0][1],
+            kept=parts[-1][2] - (parts[-1][1]),
+        )
+
+
+class Lane:
+    """The waiting requests of one shape, in order."""
+
+    __slots__ = ("_keys", "_places", "_rows", "rows")
+
+    def __init__(self) -> None:
+        self._keys: list[int] = []  # sorted
+        self._places: dict[int, OrderedDict[Job, None]] = {}
+        self._rows: dict[int, int] = {}
+        self.rows = 0
+
+    @property
+    def first_key(self) -> int:
+        """The place of the most urgent request; the lane must not be empty."""
+        return self._keys[0]
+
+    @property
+    def last_key(self) -> int:
+        """The place of the least urgent request; the lane must not be empty."""
+        return self._keys[-1]
+
+    def add(self, job: Job, /) -> None:
+        """Let a request wait behind those as urgent as itself."""
+        place = self._places.get(job.key)
+        if place is None:
+            place = self._places[job.key] = OrderedDict()
+            self._rows[job.key] = 0
+            if self._keys and job.key < self._keys[-1]:
+                bisect.insort(self._keys, job.key)
+            else:
+                self._keys.append(job.key)
+        place[job] = None
+        rows = job.rows - job.rows_taken
+        self._rows[job.key] += rows
+        self.rows += rows
+
+    def remove(self, job: Job, /) -> bool:
+        """Take a request out, wherever it stands; False if it does not wait here."""
+        place = self._places.get(job.key)
+        if place is None or job not in place:
+            return False
+        del place[job]
+        self._leave(job.key, job.rows - job.rows_taken)
+        return True
+
+    def first(self) -> Job:
+        """The most urgent request; the lane must not be empty."""
+        return next(iter(self._places[self._keys[0]]))
+
+    def rows_before(self, key: int) -> int:
+        """How many rows go before a request that would now be added at that place."""
+        if not self._keys or key >= self._keys[-1]:
+            return self.rows
+        ahead = self._keys[: bisect.bisect_right(self._keys, key)]
+        return sum(map(self._rows.__getitem__, ahead))
+
+    def places_after(self, key: int) -> Iterator[tuple[int, int]]:
+        """The places behind that one, in order, and the rows at each."""
+        for later in self._keys[bisect.bisect_right(self._keys, key) :]:
+            yield later, self._rows[later]
+
+    def take(self, *, most_rows: int, splits: bool) -> Batch:
+        """Take the next batch: at least the first request, or as much of it as fits.
+
+        Where `splits`, a request that does not fit as a whole fills the batch with its first rows.
+        """
+        jobs: list[Job] = []
+        rows = skipped = kept = 0
+        while self._keys and rows < most_rows:
+            key = self._keys[0]
+            place = self._places[key]
+            job = next(iter(place))
+            left = job.rows - job.rows_taken
+            if not jobs:
+                skipped = job.rows_taken
+            if left > most_rows - rows:
+                if jobs and not splits:
+                    break
+                kept = most_rows - rows if splits else left
+            else:
+                kept = left
+            jobs.append(job)
+            rows += kept
+            job.rows_taken += kept
+            if kept == left:
+                place.popitem(last=False)
+            self._leave(key, kept)
+        return Batch(jobs=jobs, rows=rows, skipped=skipped, kept=kept)
+
+    def _leave(self, key: int, rows: int) -> None:
+        self.rows -= rows
+        self._rows[key] -= rows
+        if not self._places[key]:
+            del self._places[key], self._rows[key]
+            del self._keys[bisect.bisect_left(self._keys, key)]
 
 
 class WaitingRoom:
-    """Accepted requests in order of arrival; leaving from anywhere costs the same.
+    """Accepted requests that are not yet with the engine, as a whole or in part.
 
     Used by one thread only, the event loop's.
     """
 
     def __init__(self) -> None:
-        self._by_shape: dict[Any, OrderedDict[int, Waiting]] = {}
-        self._count = 0
+        self.lanes: dict[Any, Lane] = {}
+        self.size_bytes = 0
+        self.count = 0  # of requests
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
-    def add(self, waiting: Waiting, /) -> None:
-        """Let a request wait behind those of the same shape."""
-        self._by_shape.setdefault(waiting.shape_key, OrderedDict())[id(waiting)] = waiting
-        self._count += 1
+    def add(self, job: Job, /) -> None:
+        """Let a request wait; its `key` and `shape_key` say where."""
+        lane = self.lanes.get(job.shape_key)
+        if lane is None:
+            lane = self.lanes[job.shape_key] = Lane()
+        lane.add(job)
+        self.count += 1
+        self.size_bytes += job.size_bytes
 
-    def remove(self, waiting: Waiting, /) -> bool:
+    def remove(self, job: Job, /) -> bool:
         """Take one request out, wherever it stands; False if it was no longer waiting."""
-        group = self._by_shape.get(waiting.shape_key)
-        if group is None or group.pop(id(waiting), None) is None:
+        lane = self.lanes.get(job.shape_key)
+        if lane is None or not lane.remove(job):
             return False
-        if not group:
-            del self._by_shape[waiting.shape_key]
-        self._count -= 1
+        self._left(job, lane=lane)
         return True
 
-    def take(self, *, max_rows: int) -> list[Waiting]:
-        """Take the next batch: the oldest request and those after it of its shape that fit.
+    def next_lane(self) -> Lane:
+        """The lane of the most urgent request; the room must not be empty."""
+        if len(self.lanes) == 1:
+            return next(iter(self.lanes.values()))
+        return min(self.lanes.values(), key=lambda lane: lane.first_key)
 
-        A request is never split; the first always goes, so that none waits for ever.
-        """
-        if not self._count:
-            return []
-        oldest = min(
-            self._by_shape.values(), key=lambda group: next(iter(group.values())).arrived_ns
-        )
-        batch: list[Waiting] = []
-        rows = 0
-        for waiting in oldest.values():
-            if batch and rows + waiting.rows > max_rows:
-                break
-            batch.append(waiting)
-            rows += waiting.rows
-        for waiting in batch:
-            self.remove(waiting)
+    def take(self, lane: Lane, *, most_rows: int, splits: bool = True) -> Batch:
+        """Take the next batch of a lane."""
+        batch = lane.take(most_rows=most_rows, splits=splits)
+        for job in batch.jobs:
+            if job.rows_taken == job.rows:
+                self._left(job, lane=lane)
         return batch
+
+    def _left(self, job: Job, *, lane: Lane) -> None:
+        self.count -= 1
+        self.size_bytes -= job.size_bytes
+        if not lane.rows and self.lanes.get(job.shape_key) is lane:
+            del self.lanes[job.shape_key]

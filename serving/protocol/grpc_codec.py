@@ -14,6 +14,7 @@ from serving.protocol.tensors import (
     from_raw,
     known_datatype,
     naming_model,
+    schedule_parameters,
     to_raw,
 )
 from serving.request import InferRequest, InferResponse
@@ -44,6 +45,10 @@ def decode_request(
     for a parameter of an extension that this server does not offer.
     """
     inputs: dict[str, np.ndarray] = {}
+    parameters = {
+        name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
+        for name, value in message.parameters.items()
+    }
     with naming_model(message.model_name):
         for name, array in _tensors(message):
             if name in inputs:
@@ -51,6 +56,7 @@ def decode_request(
             inputs[name] = array
         for output in message.outputs:
             check_parameters(output.parameters, of=f"output {output.name!r}")
+        schedule = schedule_parameters(parameters)
     return InferRequest(
         model_name=message.model_name,
         model_version=message.model_version,
@@ -58,6 +64,7 @@ def decode_request(
         inputs=inputs,
         outputs=tuple(output.name for output in message.outputs),
         deadline_ns=deadline_ns,
+        **schedule,
     )
 
 

@@ -12,12 +12,14 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
-from ridgeline.errors import NotFound
+from ridgeline.errors import NotFound, Unavailable
 from ridgeline.model import ModelSpec, TensorSpec
 from serving.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane
 from serving.protocol.grpc_codec import decode_request, encode_response
 
 _SERVICE = "inference.GRPCInferenceService"
+INFER = f"/{_SERVICE}/ModelInfer"
+_NS_PER_MS = 1_000_000
 _HEALTH = "grpc.health.v1.Health"
 _SERVING = health_pb2.HealthCheckResponse.ServingStatus
 
@@ -49,6 +51,14 @@ def methods(dataplane: DataPlane) -> Mapping[str, Method]:
     table = {f"/{_SERVICE}/{name}": method for name, method in inference.items()}
     table[f"/{_HEALTH}/Check"] = Method(health_pb2.HealthCheckRequest, health.check)
     return table
+
+
+def retry_metadata(error: Exception) -> tuple[tuple[str, str], ...]:
+    """When to try again, as gRPC proposal A6 tells it: clients with a retry policy obey."""
+    wait_ns = error.retry_after_ns if isinstance(error, Unavailable) else None
+    if wait_ns is None:
+        return ()
+    return (("grpc-retry-pushback-ms", str(max(1, -(-wait_ns // _NS_PER_MS)))),)
 
 
 class _InferenceService:

@@ -9,20 +9,26 @@ import grpc.aio
 
 from ridgeline.errors import InvalidInput
 from serving.dataplane import DataPlane
-from serving.protocol.grpc_methods import Method, methods
+from serving.protocol.grpc_methods import Method, methods, retry_metadata
 from serving.protocol.statuses import status_of
 
 _NS_PER_S = 1_000_000_000
 
 
 class GrpcServer:
-    """A grpc.aio server over the data plane; `port` is the bound one.
+    """A grpc.aio server over the data plane; `port` is the bound one; `credentials` are for TLS.
 
     Raises InvalidInput where the port is taken.
     """
 
     def __init__(
-        self, dataplane: DataPlane, *, host: str, port: int, max_request_bytes: int
+        self,
+        dataplane: DataPlane,
+        *,
+        host: str,
+        port: int,
+        max_request_bytes: int,
+        credentials: Any = None,
     ) -> None:
         self._server = grpc.aio.server(
             options=[
@@ -34,7 +40,12 @@ class GrpcServer:
         )
         self._server.add_generic_rpc_handlers((Handlers(dataplane),))
         try:
-            self.port = self._server.add_insecure_port(f"{_bracketed(host)}:{port}")
+            address = f"{_bracketed(host)}:{port}"
+            self.port = (
+                self._server.add_secure_port(address, credentials)
+                if credentials
+                else self._server.add_insecure_port(address)
+            )
         except RuntimeError as error:
             raise InvalidInput(f"gRPC cannot listen on {host}:{port}: {error}") from error
 
@@ -75,7 +86,7 @@ def _answering(method: Method) -> Callable[[Any, grpc.aio.ServicerContext], Awai
             return await method.answer(request, deadline_ns)
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
             code, _, text = status_of(error)
-            return await context.abort(code, text)
+            return await context.abort(code, text, retry_metadata(error))
 
     return answer
 

@@ -6,6 +6,7 @@ from serving.dataplane import DataPlane
 from serving.protocol.grpc_server import GrpcServer
 from serving.protocol.http_app import http_app
 from serving.protocol.http_server import HttpServer
+from serving.protocol.tls import grpcio_credentials, ssl_context
 from serving.settings import ServeSettings
 
 
@@ -19,12 +20,14 @@ class GrpcioFrontEnd:
             host=settings.host,
             port=settings.grpc_port,
             max_request_bytes=settings.max_request_bytes,
+            credentials=grpcio_credentials(settings),
         )
         self._http = HttpServer(
             http_app(dataplane, max_request_bytes=settings.max_request_bytes),
             host=settings.host,
             port=settings.http_port,
             drain_seconds=settings.drain_seconds,
+            tls=ssl_context(settings, protocol="http/1.1"),
         )
         self.grpc_port, self.http_port = self._grpc.port, self._http.port
 

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import functools
+import math
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Any
@@ -13,24 +15,33 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ridgeline.errors import InvalidInput, Unavailable
 from ridgeline.model import TensorSpec
 from serving.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane, ModelMetadata
 from serving.protocol.config_json import config_table
 from serving.protocol.http_codec import HEADER_LENGTH, decode_request, encode_response
+from serving.protocol.http_known import KnownHttpRequests
 from serving.protocol.statuses import status_of
 
 _MAX_PATH_CHARACTERS = 200  # of a path in an error text
 _UNWATCHED_S = 0.02  # a watch costs each request more than the few save that leave so early
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that has gone; nobody receives it
+WIRE = "ridgeline.wire"  # in a scope: the bytes of the whole request, where they came at once
+# Ours, and the one that Envoy and Istio add to the requests that they forward.
+_TIMEOUT_HEADERS = ("ridgeline-timeout-ms", "x-envoy-expected-rq-timeout-ms")
+_NS_PER_MS = 1_000_000
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Routes:
     """The handlers of the protocol's routes, each a few lines over the data plane."""
 
-    def __init__(self, dataplane: DataPlane, *, max_request_bytes: int) -> None:
+    def __init__(
+        self, dataplane: DataPlane, *, max_request_bytes: int, known: KnownHttpRequests | None
+    ) -> None:
         self._dataplane = dataplane
         self._max_request_bytes = max_request_bytes
+        self._known = known
 
     def table(self) -> list[Route]:
         """Every route; a model's routes exist with and without a version."""
@@ -91,14 +102,19 @@ class Routes:
     async def infer(self, request: Request) -> Response:
         """One inference, JSON or binary."""
         model, version = _model(request)
+        timeout_ns = _timeout_ns(request)
+        deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
         decoded = decode_request(
             await self._body(request),
             model_name=model,
             model_version=version,
             header_length=request.headers.get(HEADER_LENGTH),
+            deadline_ns=deadline_ns,
         )
         with _cancelled_on_disconnect(request):
             response = await self._dataplane.infer(decoded.request)
+        if self._known is not None and WIRE in request.scope:
+            self._known.learn_http(request.scope[WIRE], decoded, timeout_ns=timeout_ns)
         encoded = encode_response(response, decoded=decoded)
         if encoded.header_length is None:
             return Response(encoded.body, media_type="application/json")
@@ -128,9 +144,11 @@ class Routes:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def http_app(dataplane: DataPlane, *, max_request_bytes: int) -> Starlette:
-    """The ASGI application of the protocol."""
-    routes = Routes(dataplane, max_request_bytes=max_request_bytes)
+def http_app(
+    dataplane: DataPlane, *, max_request_bytes: int, known: KnownHttpRequests | None = None
+) -> Starlette:
+    """The ASGI application of the protocol. What it answers may become `known` to the server."""
+    routes = Routes(dataplane, max_request_bytes=max_request_bytes, known=known)
     app = Starlette(
         routes=routes.table(),
         exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]
@@ -187,9 +205,37 @@ def _answering(handler: _Handler) -> _Handler:
             return Response(status_code=_CLIENT_CLOSED_REQUEST)  # the connection is closed
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
             _, status, text = status_of(error)
-            return JSONResponse({"error": text}, status_code=status)
+            return JSONResponse(
+                {"error": text}, status_code=status, headers=dict(retry_headers(error))
+            )
 
     return answer
+
+
+def _timeout_ns(request: Request) -> int | None:
+    """How long the client will wait, by the header fields that say so. Raises InvalidInput."""
+    timeouts = []
+    for name in _TIMEOUT_HEADERS:
+        text = request.headers.get(name)
+        if text is None:
+            continue
+        try:
+            timeout_ms = float(text)
+        except ValueError:
+            timeout_ms = math.nan
+        if not 0 <= timeout_ms < math.inf:
+            raise InvalidInput(f"{name} must be milliseconds, not negative, received {text[:60]!r}")
+        timeouts.append(int(timeout_ms * _NS_PER_MS))
+    return min(timeouts, default=None)
+
+
+def retry_headers(error: Exception) -> tuple[tuple[str, str], ...]:
+    """When to try again: Retry-After knows whole seconds only, so milliseconds stand beside it."""
+    wait_ns = error.retry_after_ns if isinstance(error, Unavailable) else None
+    if wait_ns is None:
+        return ()
+    wait_ms = max(1, -(-wait_ns // _NS_PER_MS))
+    return (("retry-after", str(-(-wait_ms // 1000))), ("retry-after-ms", str(wait_ms)))
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

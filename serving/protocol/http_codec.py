@@ -20,6 +20,7 @@ from serving.protocol.tensors import (
     from_numbers,
     from_raw,
     naming_model,
+    schedule_parameters,
     to_numbers,
     to_raw,
 )
@@ -38,11 +39,12 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class DecodedRequest:
-    """A request, and which of its outputs the client wants as binary data."""
+    """A request, which of its outputs the client wants as binary data, and how much it sent so."""
 
     request: InferRequest
     binary_by_output: Mapping[str, bool]
     binary_by_default: bool
+    binary_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,12 @@ class EncodedResponse:
 
 
 def decode_request(
-    body: bytes, *, model_name: str, model_version: str, header_length: str | None
+    body: bytes,
+    *,
+    model_name: str,
+    model_version: str,
+    header_length: str | None,
+    deadline_ns: int | None = None,
 ) -> DecodedRequest:
     """The request in a body. Raw tensors become views of the body.
 
@@ -63,35 +70,51 @@ def decode_request(
     """
     with naming_model(model_name):
         return _decoded(
-            body, model_name=model_name, model_version=model_version, header_length=header_length
+            body,
+            model_name=model_name,
+            model_version=model_version,
+            header_length=header_length,
+            deadline_ns=deadline_ns,
         )
 
 
 def _decoded(
-    body: bytes, *, model_name: str, model_version: str, header_length: str | None
+    body: bytes,
+    *,
+    model_name: str,
+    model_version: str,
+    header_length: str | None,
+    deadline_ns: int | None,
 ) -> DecodedRequest:
     length = _header_length(header_length, body=body)
     table = _json_object(body[:length])
     inputs = _inputs(table, binary=memoryview(body)[length:])
     outputs = _list_of_objects(table, "outputs")
+    parameters = _parameters(table, of="the request")
     request = InferRequest(
         model_name=model_name,
         model_version=model_version,
         id=_optional(table, "id", kind=str, default="", of="the request"),
         inputs=inputs,
         outputs=tuple(_required(output, "name", kind=str, of="an output") for output in outputs),
+        deadline_ns=deadline_ns,
+        **schedule_parameters(parameters),
     )
     by_output = {}
     for output in outputs:
         of = f"output {output['name']!r}"
-        parameters = _parameters(output, of=of)
-        if "binary_data" in parameters:
-            by_output[output["name"]] = _required(parameters, "binary_data", kind=bool, of=of)
-    parameters = _parameters(table, of="the request")
+        wishes = _parameters(output, of=of)
+        if "binary_data" in wishes:
+            by_output[output["name"]] = _required(wishes, "binary_data", kind=bool, of=of)
     by_default = _optional(
         parameters, "binary_data_output", kind=bool, default=False, of="the request"
     )
-    return DecodedRequest(request, binary_by_output=by_output, binary_by_default=by_default)
+    return DecodedRequest(
+        request,
+        binary_by_output=by_output,
+        binary_by_default=by_default,
+        binary_bytes=len(body) - length,
+    )
 
 
 def encode_response(response: InferResponse, *, decoded: DecodedRequest) -> EncodedResponse:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -13,15 +15,27 @@ _KEEP_ALIVE_S = 75  # longer than clients pause between requests: reconnecting c
 
 
 class HttpServer:
-    """One application on one port; `port` is the bound one. Raises InvalidInput if it is taken."""
+    """One application on one port; `port` is the bound one. Raises InvalidInput if it is taken.
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int, drain_seconds: float) -> None:
+    `protocol` makes the protocol of a connection instead of uvicorn's own; with `tls` it is HTTPS.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        drain_seconds: float,
+        protocol: Callable[..., asyncio.Protocol] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._socket = listening_socket(host, port)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=cast(Any, protocol or "httptools"),  # a factory will do; uvicorn says a class
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -29,6 +43,8 @@ class HttpServer:
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
         )
+        config.load()
+        config.ssl = tls
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 

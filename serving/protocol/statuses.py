@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 _MAX_TEXT_CHARACTERS = 600
 
 # The first class that fits decides, so a subclass stands above its base. The pairs are those of
-# Triton: Overloaded is UNAVAILABLE / 503 there, and clients written for it look for that.
+# Triton, but for Overloaded, which is Unavailable where the settings ask for Triton's way.
 STATUSES: tuple[tuple[type[Exception], grpc.StatusCode, HTTPStatus], ...] = (
     (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT, HTTPStatus.BAD_REQUEST),
     (NotFound, grpc.StatusCode.NOT_FOUND, HTTPStatus.NOT_FOUND),
-    (Overloaded, grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
+    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, HTTPStatus.TOO_MANY_REQUESTS),
     (Unavailable, grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED, HTTPStatus.GATEWAY_TIMEOUT),
     (Unsupported, grpc.StatusCode.UNIMPLEMENTED, HTTPStatus.NOT_IMPLEMENTED),

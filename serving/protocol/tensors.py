@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import math
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ridgeline.errors import InvalidInput, Unsupported
 
 _LENGTH_BYTES = 4
 _MAX_AXES = 64  # numpy's limit
+_MAX_PARAMETER = 2**63
 _MAX_ELEMENTS = 2**40  # more than any request holds, less than what numpy fails to count
 
 # FP16 and BF16 have no typed field and no JSON form: as in Triton, they travel as raw bytes only.
@@ -49,6 +50,26 @@ def check_parameters(parameters: Iterable[str], *, of: str) -> None:
     for parameter in _UNSUPPORTED_PARAMETERS:
         if parameter in parameters:
             raise Unsupported(f"the parameter {parameter!r} of {of} is not supported")
+
+
+def schedule_parameters(parameters: Mapping[str, Any]) -> dict[str, int]:
+    """`priority` and `timeout_ns` of a request, from its parameters of the schedule policy.
+
+    As in Triton, `priority` is 0 for the default and 1 for the highest, `timeout` is microseconds.
+    Raises InvalidInput where one of them is no whole number, or negative.
+    """
+    found = {}
+    for name, key, scale in (("priority", "priority", 1), ("timeout", "timeout_ns", 1000)):
+        value = parameters.get(name)
+        if value is None:
+            continue
+        if type(value) is not int or not 0 <= value < _MAX_PARAMETER:
+            raise InvalidInput(
+                f"the parameter {name!r} must be a whole number, not negative, "
+                f"received {reprlib.repr(value)}"
+            )
+        found[key] = value * scale
+    return found
 
 
 def checked_shape(shape: Iterable[int], *, name: str) -> tuple[int, ...]:

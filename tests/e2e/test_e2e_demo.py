@@ -109,7 +109,7 @@ def test_the_client_in_the_readme_runs_as_printed(demo):
 
 def test_the_bench_measures_the_gateway_beside_bare_onnx_runtime(demo, environment):
     folder, _ = demo
-    words = ["-m", "loadtest.bench", "--rounds", "1", "--duration", "0.3"]
+    words = ["-m", "loadtest.bench.closed_loop", "--models", "lenet5", "--rounds", "1", "--duration", "0.3"]
     done = subprocess.run(
         [sys.executable, *words, "--repository", str(folder / "model_repository")],
         cwd=folder,
@@ -119,16 +119,16 @@ def test_the_bench_measures_the_gateway_beside_bare_onnx_runtime(demo, environme
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    medians = json.loads((folder / "reports/bench.json").read_text())["medians"]
-    assert 0 < medians["grpc_share_of_bare"] < 1
-    assert 0 < medians["http_share_of_bare"] < 1
-    assert medians["grpc_server_cpu_us"] > 0
+    medians = json.loads((folder / "reports/bench.json").read_text())["models"]["lenet5"]["medians"]
+    assert 0 < medians["ridgeline"]["share_of_bare"] < 1
+    assert 0 < medians["ridgeline"]["echo_cpu_us"]
+    assert medians["ridgeline"]["server_cpu_us"] > 0
     assert "share of bare ONNX Runtime" in done.stdout
 
 
 def test_a_bench_without_its_model_says_so(demo, tmp_path):
     folder, _ = demo
-    words = ["-m", "loadtest.bench", "--model", "none", "--rounds", "1"]
+    words = ["-m", "loadtest.bench.closed_loop", "--models", "none", "--rounds", "1"]
     done = subprocess.run(
         [sys.executable, *words, "--repository", str(folder / "model_repository")],
         cwd=ROOT,

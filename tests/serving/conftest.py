@@ -3,7 +3,7 @@
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,11 @@ from starlette.types import ASGIApp, Message
 
 from ridgeline.model import FREE, ModelSpec, TensorSpec
 from serving.batcher import Batcher
+from serving.dataplane import job_arguments
+from serving.job import FutureJob
+from serving.policy import BatchPolicy, QueuePolicy
+from serving.request import InferRequest, Tensors
+from serving.service_time import ServiceTime
 from serving.settings import ServeSettings
 from serving.statistics import ModelStatistics
 
@@ -41,17 +46,21 @@ class Clock:
 class FakeEngine:
     """y = 2 x and z = -x, over rows of x; rows of a negative first element make it fail.
 
-    While `held`, every run waits for one `let_go`. `batches` are the inputs it was run with.
+    While `held`, every run waits for one `let_go`; where they are held `apart`, for the one of the
+    run that begins with that number. `batches` are the inputs it was run with, and `alone` says of
+    each whether it had the machine for itself.
     """
 
     held: bool = False
+    apart: bool = False
     batches: list[np.ndarray] = field(default_factory=list)
     asked: list[tuple[str, ...]] = field(default_factory=list)
+    alone: list[bool] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
     stopped: bool = False
     rows_lost: int = 0
     _entered: queue.SimpleQueue[None] = field(default_factory=queue.SimpleQueue)
-    _gate: queue.SimpleQueue[None] = field(default_factory=queue.SimpleQueue)
+    _gates: dict[float, queue.SimpleQueue[None]] = field(default_factory=dict)
 
     inputs: tuple[TensorSpec, ...] = (TensorSpec("x", "FP32", (FREE, FREE)),)
     outputs: tuple[TensorSpec, ...] = (
@@ -60,15 +69,16 @@ class FakeEngine:
     )
 
     def run(
-        self, inputs: Mapping[str, np.ndarray], /, *, outputs: Sequence[str]
+        self, inputs: Mapping[str, np.ndarray], /, *, outputs: Sequence[str], alone: bool = False
     ) -> list[np.ndarray]:
         x = inputs["x"]
         self.batches.append(x)
         self.asked.append(tuple(outputs))
+        self.alone.append(alone)
         self.threads.add(threading.current_thread().name)
         self._entered.put(None)
         if self.held:
-            self._gate.get(timeout=_PATIENCE_S)
+            self._gate(float(x.flat[0]) if self.apart else 0).get(timeout=_PATIENCE_S)
         if self.stopped:
             raise RuntimeError("cut short")
         if x.size and float(x.min()) < 0:
@@ -80,14 +90,18 @@ class FakeEngine:
         self.stopped = True
         self.let_go()
 
-    def let_go(self, times: int = 1) -> None:
-        """Let as many runs end as told."""
+    def let_go(self, times: int = 1, *, of: float = 0) -> None:
+        """Let as many runs end as told; where they are held apart, those that begin with `of`."""
         for _ in range(times):
-            self._gate.put(None)
+            self._gate(of).put(None)
 
-    async def entered(self) -> None:
-        """Wait until the engine has been given one more batch."""
-        await asyncio.to_thread(self._entered.get, timeout=_PATIENCE_S)
+    async def entered(self, times: int = 1) -> None:
+        """Wait until the engine has been given so many more batches."""
+        for _ in range(times):
+            await asyncio.to_thread(self._entered.get, timeout=_PATIENCE_S)
+
+    def _gate(self, number: float) -> queue.SimpleQueue[None]:
+        return self._gates.setdefault(number, queue.SimpleQueue())
 
 
 @pytest.fixture
@@ -106,17 +120,33 @@ def statistics() -> ModelStatistics:
 
 
 @pytest.fixture
+def make_engine() -> type[FakeEngine]:
+    """For tests of several models: each has its engine."""
+    return FakeEngine
+
+
+@pytest.fixture
 def make_batcher(
     engine: FakeEngine, clock: Clock, statistics: ModelStatistics
-) -> Callable[..., Batcher]:
-    """Builds the batcher of the model "fake" over the fixtures `engine`, `clock`, `statistics`."""
+) -> Iterator[Callable[..., Batcher]]:
+    """Builds the batcher of the model "fake" over the fixtures `engine`, `clock`, `statistics`.
+
+    What is not named here are fields of its policy.
+    """
+    made: list[tuple[Batcher, FakeEngine]] = []
 
     def make(
         *,
+        of: FakeEngine = engine,
         max_batch_size: int = 8,
         shape: tuple[int, ...] = (1,),
         instances: int = 1,
         max_queue_size: int = 1000,
+        max_queue_bytes: int = 2**30,
+        patience_ns: int = 10_000_000_000,
+        queue: Mapping[str, Any] | None = None,
+        batcher: Mapping[str, Any] | None = None,
+        **policy: Any,
     ) -> Batcher:
         spec = ModelSpec(
             name="fake",
@@ -124,16 +154,102 @@ def make_batcher(
             inputs=(TensorSpec("x", "FP32", shape),),
             outputs=(TensorSpec("y", "FP32", shape), TensorSpec("z", "FP32", shape)),
         )
-        return Batcher(
-            engine,
+        queue_policy = QueuePolicy(max_requests=max_queue_size, **(queue or {}))
+        options = {"statistics": statistics, "at_once_ns": 0, "clock": clock, **(batcher or {})}
+        built = Batcher(
+            of,
             spec=spec,
-            statistics=statistics,
+            policy=BatchPolicy(
+                queue=queue_policy,
+                max_queue_bytes=max_queue_bytes,
+                patience_ns=patience_ns,
+                **policy,
+            ),
             instances=instances,
-            max_queue_size=max_queue_size,
-            clock=clock,
+            **options,
         )
+        made.append((built, of))
+        return built
+
+    yield make
+    for built, of in made:
+        of.held = False
+        of.let_go(len(of.batches) + 1)
+        built._workers.close()
+
+
+def calibrated(time_ns: Callable[[int], int], *, max_rows: int = 8) -> ServiceTime:
+    """What a start would have learned of an engine that takes so long for so many rows."""
+    times = ServiceTime(max_rows)
+    for rows in times.sizes:
+        times.calibrate(rows=rows, took_ns=time_ns(rows))
+    return times
+
+
+@pytest.fixture(name="calibrated")
+def _calibrated() -> Callable[..., ServiceTime]:
+    return calibrated
+
+
+async def _infer(
+    batcher: Batcher, *values: float, x: np.ndarray | None = None, **what: Any
+) -> Tensors:
+    """What a caller of the data plane does; one row for each value, or `x` as it is."""
+    if x is None:
+        x = np.array(values, dtype=np.float32).reshape(-1, 1)
+    request = InferRequest("fake", {"x": x}, **what)
+    job = FutureJob(
+        future=asyncio.get_running_loop().create_future(),
+        **job_arguments(request, spec=batcher._spec),
+    )
+    batcher.submit(job)
+    try:
+        return await job.future
+    except asyncio.CancelledError:
+        batcher.cancel(job)
+        raise
+
+
+@pytest.fixture
+def infer() -> Callable[..., Awaitable[Tensors]]:
+    """Sends a request to a batcher and waits for its answer."""
+    return _infer
+
+
+async def _ask(batcher: Batcher, *values: float, **what: Any) -> asyncio.Task[Tensors]:
+    task = asyncio.create_task(_infer(batcher, *values, **what))
+    await asyncio.sleep(0)
+    return task
+
+
+@pytest.fixture
+def ask() -> Callable[..., Awaitable[asyncio.Task[Tensors]]]:
+    """Sends a request; it waits in the batcher, or has failed, by the time this returns."""
+    return _ask
+
+
+@pytest.fixture
+def make_busy(
+    make_batcher: Callable[..., Batcher], engine: FakeEngine
+) -> Callable[..., Awaitable[tuple[Batcher, asyncio.Task[Tensors]]]]:
+    """Builds a batcher whose engine is held by one request (of the value 0), and that request."""
+
+    async def make(**what: Any) -> tuple[Batcher, asyncio.Task[Tensors]]:
+        engine.held = True
+        batcher = make_batcher(**what)
+        first = await _ask(batcher, 0)
+        await engine.entered()
+        return batcher, first
 
     return make
+
+
+@pytest.fixture
+async def busy(
+    make_busy: Callable[..., Awaitable[tuple[Batcher, asyncio.Task[Tensors]]]],
+) -> tuple[Batcher, asyncio.Task[Tensors]]:
+    """As `make_busy`, with nothing further asked for."""
+    return await make_busy()
 
 
 @pytest.fixture

@@ -1,56 +1,36 @@
 """Batching: what shares a batch; what becomes of a request that fails, leaves or is late."""
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
 
 from ridgeline.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
 from serving.batcher import EngineFault
+from serving.job import FutureJob
 from serving.statistics import FailureReason
 
 pytestmark = pytest.mark.anyio
-
-
-def _x(*values: float) -> dict[str, np.ndarray]:
-    """One row for each value."""
-    return {"x": np.array(values, dtype=np.float32).reshape(-1, 1)}
 
 
 def _rows(batch: np.ndarray) -> list[float]:
     return batch[:, 0].tolist()
 
 
-async def _ask(batcher, *values: float, **options):
-    """A request on its way; it waits in the batcher by the time this returns."""
-    task = asyncio.create_task(batcher.infer(_x(*values), **options))
-    await asyncio.sleep(0)
-    return task
-
-
-@pytest.fixture
-async def busy(make_batcher, engine):
-    """A batcher whose engine is held by one request (of the value 0), and that request."""
-    engine.held = True
-    batcher = make_batcher()
-    first = await _ask(batcher, 0)
-    await engine.entered()
-    return batcher, first
-
-
-async def test_each_caller_receives_its_own_rows(make_batcher):
+async def test_each_caller_receives_its_own_rows(make_batcher, infer):
     batcher = make_batcher()
 
-    answers = await asyncio.gather(*(batcher.infer(_x(n, n + 0.5)) for n in range(4)))
+    answers = await asyncio.gather(*(infer(batcher, n, n + 0.5) for n in range(4)))
 
     for n, answer in enumerate(answers):
         assert _rows(answer["y"]) == [2 * n, 2 * n + 1]
         assert _rows(answer["z"]) == [-n, -n - 0.5]
 
 
-async def test_a_batch_is_what_arrived_while_the_engine_was_busy(busy, engine):
+async def test_a_batch_is_what_arrived_while_the_engine_was_busy(busy, engine, ask):
     batcher, first = busy
-    waiting = [await _ask(batcher, n) for n in (1, 2, 3)]
+    waiting = [await ask(batcher, n) for n in (1, 2, 3)]
     assert batcher.waiting_requests == 3
 
     engine.let_go(2)
@@ -60,47 +40,49 @@ async def test_a_batch_is_what_arrived_while_the_engine_was_busy(busy, engine):
     assert batcher.waiting_requests == 0
 
 
-async def test_requests_that_arrive_together_share_the_first_batch(make_batcher, engine):
+async def test_requests_that_arrive_together_share_the_first_batch(make_batcher, engine, infer):
     batcher = make_batcher()
 
-    await asyncio.gather(*(batcher.infer(_x(n)) for n in range(3)))
+    await asyncio.gather(*(infer(batcher, n) for n in range(3)))
 
     assert [_rows(batch) for batch in engine.batches] == [[0, 1, 2]]
 
 
-async def test_a_batch_has_at_most_max_batch_size_rows_and_splits_no_request(busy, engine):
+async def test_a_batch_has_at_most_max_batch_size_rows_and_a_request_fills_what_is_left(
+    busy, engine, ask
+):
     batcher, first = busy
-    waiting = [await _ask(batcher, *([n] * 3)) for n in (1, 2, 3)]
+    waiting = [await ask(batcher, *([n] * 3)) for n in (1, 2, 3)]
 
     engine.let_go(3)
     await asyncio.gather(first, *waiting)
 
-    assert [len(batch) for batch in engine.batches] == [1, 6, 3]
+    assert [_rows(batch) for batch in engine.batches] == [[0], [1, 1, 1, 2, 2, 2, 3, 3], [3]]
 
 
-async def test_a_model_without_a_batch_axis_runs_one_request_at_a_time(make_batcher, engine):
+async def test_a_model_without_a_batch_axis_runs_one_request_at_a_time(make_batcher, engine, infer):
     batcher = make_batcher(max_batch_size=0, shape=(2, 1))
 
-    answers = await asyncio.gather(*(batcher.infer(_x(n, n)) for n in range(3)))
+    answers = await asyncio.gather(*(infer(batcher, n, n) for n in range(3)))
 
     assert [_rows(answer["y"]) for answer in answers] == [[0, 0], [2, 2], [4, 4]]
     assert [batch.shape for batch in engine.batches] == [(2, 1)] * 3
 
 
-async def test_requests_of_different_shapes_never_share_a_batch(make_batcher, engine):
+async def test_requests_of_different_shapes_never_share_a_batch(make_batcher, engine, infer):
     batcher = make_batcher(shape=(-1,))
     wide, narrow = np.ones((1, 5), np.float32), np.ones((1, 2), np.float32)
 
-    answers = await asyncio.gather(*(batcher.infer({"x": x}) for x in (wide, narrow, wide)))
+    answers = await asyncio.gather(*(infer(batcher, x=x) for x in (wide, narrow, wide)))
 
     assert [answer["y"].shape for answer in answers] == [(1, 5), (1, 2), (1, 5)]
     assert [batch.shape for batch in engine.batches] == [(2, 5), (1, 2)]
 
 
-async def test_as_many_batches_run_at_once_as_there_are_instances(make_batcher, engine):
+async def test_as_many_batches_run_at_once_as_there_are_instances(make_batcher, engine, ask):
     engine.held = True
     batcher = make_batcher(instances=2, max_batch_size=1)
-    requests = [await _ask(batcher, n) for n in range(3)]
+    requests = [await ask(batcher, n) for n in range(3)]
 
     await engine.entered()
     await engine.entered()
@@ -111,9 +93,9 @@ async def test_as_many_batches_run_at_once_as_there_are_instances(make_batcher, 
     assert len(engine.threads) == 2
 
 
-async def test_a_request_receives_only_the_outputs_it_asked_for_in_its_order(busy, engine):
+async def test_a_request_receives_only_the_outputs_it_asked_for_in_its_order(busy, engine, ask):
     batcher, first = busy
-    both, only_z = await _ask(batcher, 1, outputs=["z", "y"]), await _ask(batcher, 2, outputs=["z"])
+    both, only_z = await ask(batcher, 1, outputs=("z", "y")), await ask(batcher, 2, outputs=("z",))
 
     engine.let_go(2)
 
@@ -122,9 +104,9 @@ async def test_a_request_receives_only_the_outputs_it_asked_for_in_its_order(bus
     assert list(await first) == ["y", "z"]
 
 
-async def test_the_engine_computes_only_what_somebody_asked_for(busy, engine):
+async def test_the_engine_computes_only_what_somebody_asked_for(busy, engine, ask):
     batcher, first = busy
-    waiting = [await _ask(batcher, n, outputs=["z"]) for n in (1, 2)]
+    waiting = [await ask(batcher, n, outputs=("z",)) for n in (1, 2)]
 
     engine.let_go(2)
     await asyncio.gather(first, *waiting)
@@ -132,15 +114,15 @@ async def test_the_engine_computes_only_what_somebody_asked_for(busy, engine):
     assert engine.asked == [("y", "z"), ("z",)]
 
 
-async def test_an_output_asked_for_twice_is_given_once(make_batcher):
-    assert list(await make_batcher().infer(_x(1), outputs=["y", "y"])) == ["y"]
+async def test_an_output_asked_for_twice_is_given_once(make_batcher, infer):
+    assert list(await infer(make_batcher(), 1, outputs=("y", "y"))) == ["y"]
 
 
 async def test_a_poisoned_request_fails_alone_and_its_batch_mates_are_answered(
-    busy, engine, statistics
+    busy, engine, statistics, ask
 ):
     batcher, first = busy
-    good, poisoned, good_too = [await _ask(batcher, n) for n in (1, -1, 2)]
+    good, poisoned, good_too = [await ask(batcher, n) for n in (1, -1, 2)]
 
     engine.let_go(5)
 
@@ -155,24 +137,26 @@ async def test_a_poisoned_request_fails_alone_and_its_batch_mates_are_answered(
     assert statistics.execution_count == 3
 
 
-async def test_what_the_engine_says_of_an_input_is_the_callers_fault_not_ours(make_batcher, engine):
-    def refuse(_inputs, /, *, outputs):
+async def test_what_the_engine_says_of_an_input_is_the_callers_fault_not_ours(
+    make_batcher, engine, infer
+):
+    def refuse(_inputs, /, *, outputs, alone):  # noqa: ARG001
         raise InvalidInput(f"an input is not fit for {len(outputs)} outputs")
 
     engine.run = refuse
 
     with pytest.raises(InvalidInput, match=r"model 'fake': an input is not fit for 2 outputs"):
-        await make_batcher().infer(_x(1))
+        await infer(make_batcher(), 1)
 
 
 async def test_an_output_with_a_wrong_number_of_rows_is_an_error_for_every_caller(
-    make_batcher, engine
+    make_batcher, engine, infer
 ):
     engine.rows_lost = 1
     batcher = make_batcher()
 
     answers = await asyncio.gather(
-        *(batcher.infer(_x(n, n)) for n in range(2)), return_exceptions=True
+        *(infer(batcher, n, n) for n in range(2)), return_exceptions=True
     )
 
     for answer in answers:
@@ -181,9 +165,9 @@ async def test_an_output_with_a_wrong_number_of_rows_is_an_error_for_every_calle
         assert "expected 2 rows" in str(answer)
 
 
-async def test_a_cancelled_caller_leaves_its_batch_mates_alone(busy, engine, statistics):
+async def test_a_cancelled_caller_leaves_its_batch_mates_alone(busy, engine, statistics, ask):
     batcher, first = busy
-    mate, leaver, mate_too = [await _ask(batcher, n) for n in (1, 2, 3)]
+    mate, leaver, mate_too = [await ask(batcher, n) for n in (1, 2, 3)]
     engine.let_go(1)
     await first
     await engine.entered()  # all three are with the engine now
@@ -199,9 +183,9 @@ async def test_a_cancelled_caller_leaves_its_batch_mates_alone(busy, engine, sta
     assert statistics.success == 3
 
 
-async def test_a_caller_that_leaves_while_waiting_never_reaches_the_engine(busy, engine):
+async def test_a_caller_that_leaves_while_waiting_never_reaches_the_engine(busy, engine, ask):
     batcher, first = busy
-    leaver, stayer = await _ask(batcher, 1), await _ask(batcher, 2)
+    leaver, stayer = await ask(batcher, 1), await ask(batcher, 2)
 
     leaver.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -213,19 +197,37 @@ async def test_a_caller_that_leaves_while_waiting_never_reaches_the_engine(busy,
     assert [_rows(batch) for batch in engine.batches] == [[0], [2]]
 
 
-async def test_a_caller_that_leaves_just_before_the_batch_is_made_is_left_out(make_batcher, engine):
+async def test_a_caller_that_leaves_just_as_the_batch_is_made_harms_nobody(
+    make_batcher, statistics, infer
+):
     batcher = make_batcher()
-    leaver, stayer = (asyncio.create_task(batcher.infer(_x(n))) for n in (1, 2))
+    leaver, stayer = (asyncio.create_task(infer(batcher, n)) for n in (1, 2))
     await asyncio.sleep(0)
 
     leaver.cancel()  # its task hears of that after the batch is made
-    await stayer
 
-    assert [_rows(batch) for batch in engine.batches] == [[2]]
+    assert _rows((await stayer)["y"]) == [4]
+    assert leaver.cancelled()
+    assert statistics.failure == {FailureReason.CANCELED: 1}
+    assert statistics.success == 1
+
+
+async def test_callers_that_all_leave_while_waiting_let_the_batcher_come_to_rest(busy, engine, ask):
+    batcher, first = busy
+    leavers = [await ask(batcher, n) for n in (1, 2)]
+    for leaver in leavers:
+        leaver.cancel()
+    await asyncio.wait(leavers)
+
+    engine.let_go()
+    await first
+    await batcher.close(drain_seconds=60)
+
+    assert [_rows(batch) for batch in engine.batches] == [[0]]
 
 
 async def test_a_caller_that_leaves_when_its_answer_is_there_counts_once(
-    make_batcher, monkeypatch, statistics
+    make_batcher, monkeypatch, statistics, infer
 ):
     batcher = make_batcher()
     deliver = batcher._deliver
@@ -235,7 +237,7 @@ async def test_a_caller_that_leaves_when_its_answer_is_there_counts_once(
         leaver.cancel()  # its answer is there, but its task has not run since
 
     monkeypatch.setattr(batcher, "_deliver", deliver_and_cancel)
-    leaver = asyncio.create_task(batcher.infer(_x(1)))
+    leaver = asyncio.create_task(infer(batcher, 1))
     await asyncio.wait([leaver])
 
     assert leaver.cancelled()
@@ -244,16 +246,16 @@ async def test_a_caller_that_leaves_when_its_answer_is_there_counts_once(
 
 
 async def test_a_full_queue_refuses_at_once_and_says_how_large_it_is(
-    make_batcher, engine, statistics
+    make_batcher, engine, statistics, infer, ask
 ):
     engine.held = True
     batcher = make_batcher(max_queue_size=2)
-    first = await _ask(batcher, 0)
+    first = await ask(batcher, 0)
     await engine.entered()
-    waiting = [await _ask(batcher, n) for n in (1, 2)]
+    waiting = [await ask(batcher, n) for n in (1, 2)]
 
     with pytest.raises(Overloaded, match=r"model 'fake': Exceeds maximum queue size of 2"):
-        await batcher.infer(_x(3))
+        await infer(batcher, 3)
 
     engine.let_go(2)
     await asyncio.gather(first, *waiting)
@@ -261,27 +263,29 @@ async def test_a_full_queue_refuses_at_once_and_says_how_large_it_is(
     assert [_rows(batch) for batch in engine.batches] == [[0], [1, 2]]
 
 
-async def test_a_place_in_the_queue_is_free_again_when_its_request_leaves(make_batcher, engine):
+async def test_a_place_in_the_queue_is_free_again_when_its_request_leaves(
+    make_batcher, engine, ask
+):
     engine.held = True
     batcher = make_batcher(max_queue_size=1)
-    first = await _ask(batcher, 0)
+    first = await ask(batcher, 0)
     await engine.entered()
-    leaver = await _ask(batcher, 1)
+    leaver = await ask(batcher, 1)
     leaver.cancel()
     await asyncio.wait([leaver])
 
-    stayer = await _ask(batcher, 2)
+    stayer = await ask(batcher, 2)
 
     engine.let_go(2)
     await asyncio.gather(first, stayer)
 
 
 async def test_a_request_whose_deadline_passed_while_waiting_never_reaches_the_engine(
-    busy, engine, clock, statistics
+    busy, engine, clock, statistics, ask
 ):
     batcher, first = busy
-    late = await _ask(batcher, 1, deadline_ns=clock.now_ns + 10)
-    in_time = await _ask(batcher, 2, deadline_ns=clock.now_ns + 11)
+    late = await ask(batcher, 1, deadline_ns=clock.now_ns + 10)
+    in_time = await ask(batcher, 2, deadline_ns=clock.now_ns + 11)
 
     clock.now_ns += 10
     engine.let_go(2)
@@ -294,15 +298,15 @@ async def test_a_request_whose_deadline_passed_while_waiting_never_reaches_the_e
 
 
 async def test_a_stopping_batcher_answers_what_it_accepted_and_refuses_the_rest(
-    busy, engine, statistics
+    busy, engine, statistics, infer, ask
 ):
     batcher, first = busy
-    waiting = await _ask(batcher, 1)
+    waiting = await ask(batcher, 1)
     closing = asyncio.create_task(batcher.close(drain_seconds=60))
     await asyncio.sleep(0)
 
     with pytest.raises(Unavailable, match=r"model 'fake' is stopping"):
-        await batcher.infer(_x(2))
+        await infer(batcher, 2)
     assert not engine.stopped
     engine.let_go(2)
     await closing
@@ -314,10 +318,10 @@ async def test_a_stopping_batcher_answers_what_it_accepted_and_refuses_the_rest(
 
 
 async def test_a_batcher_that_cannot_drain_in_time_answers_its_callers_with_the_reason(
-    busy, engine, statistics
+    busy, engine, statistics, ask
 ):
     batcher, first = busy
-    waiting = [await _ask(batcher, n) for n in (1, 2)]
+    waiting = [await ask(batcher, n) for n in (1, 2)]
 
     await batcher.close(drain_seconds=0)
 
@@ -337,10 +341,91 @@ async def test_an_idle_batcher_closes_at_once_and_closing_twice_is_harmless(make
     await batcher.close(drain_seconds=0)
 
 
-async def test_the_statistics_count_every_request_row_and_batch(busy, engine, clock, statistics):
+async def test_a_batch_that_takes_next_to_nothing_runs_in_the_event_loop(
+    make_batcher, engine, infer, calibrated
+):
+    brief = {"at_once_ns": 100, "service_time": calibrated(lambda rows: 99 + rows)}
+    batcher = make_batcher(batcher=brief)
+
+    assert _rows((await infer(batcher, 1))["y"]) == [2]
+    assert engine.threads == {threading.current_thread().name}
+    await asyncio.gather(infer(batcher, 1), infer(batcher, 2))  # 101 ns: one too many
+
+    assert engine.threads == {threading.current_thread().name, "engine-fake_0"}
+
+
+async def test_a_batch_of_unknown_time_never_runs_in_the_event_loop(make_batcher, engine, infer):
+    batcher = make_batcher(batcher={"at_once_ns": 10**12})
+
+    await infer(batcher, 1)
+
+    assert engine.threads == {"engine-fake_0"}
+
+
+async def test_what_fails_in_the_event_loop_fails_alone_too(
+    make_batcher, engine, infer, calibrated, statistics
+):
+    brief = {"at_once_ns": 100, "service_time": calibrated(lambda _: 50)}
+    batcher = make_batcher(batcher=brief)
+
+    good, poisoned = await asyncio.gather(
+        infer(batcher, 1), infer(batcher, -1), return_exceptions=True
+    )
+
+    assert _rows(good["y"]) == [2]
+    assert isinstance(poisoned, EngineFault)
+    assert engine.threads == {threading.current_thread().name}
+    assert statistics.failure == {FailureReason.BACKEND: 1}
+    assert _rows((await infer(batcher, 3))["y"]) == [6]
+
+
+async def test_the_engine_is_told_whether_a_batch_has_the_machine_for_itself(
+    make_batcher, engine, ask
+):
+    engine.held = True
+    batcher = make_batcher(instances=2, max_batch_size=1)
+    requests = [await ask(batcher, 0)]
+    await engine.entered()
+    requests.append(await ask(batcher, 1))
+    await engine.entered()
+    engine.let_go(2)
+    await asyncio.gather(*requests)
+
+    crowd = [asyncio.create_task(ask(batcher, n)) for n in (2, 3)]
+    requests = [await request for request in crowd]
+    engine.let_go(2)
+    await asyncio.gather(*requests)
+
+    assert sorted(engine.alone[:2]) == [False, True]
+    assert engine.alone[2:] == [False, False]
+
+
+async def test_a_caller_that_cannot_take_its_answer_harms_nobody(
+    make_batcher, statistics, infer, caplog, monkeypatch
+):
+    batcher = make_batcher()
+    answer = FutureJob.answer
+
+    def break_one(job, outputs, first, last):
+        if job.inputs[0][0, 0] == 1:
+            raise ConnectionResetError
+        answer(job, outputs, first, last)
+
+    monkeypatch.setattr(FutureJob, "answer", break_one)
+    unlucky, lucky = (asyncio.create_task(infer(batcher, n)) for n in (1, 2))
+
+    assert _rows((await lucky)["y"]) == [4]
+    assert "an answer could not be handed over" in caplog.text
+    await batcher.close(drain_seconds=60)  # nothing is thought to be under way
+    unlucky.cancel()
+
+
+async def test_the_statistics_count_every_request_row_and_batch(
+    busy, engine, clock, statistics, ask
+):
     batcher, first = busy
     clock.now_ns += 5_000
-    waiting = [await _ask(batcher, *([1] * rows)) for rows in (1, 2)]
+    waiting = [await ask(batcher, *([1] * rows)) for rows in (1, 2)]
     clock.now_ns += 20_000
     engine.let_go(2)
     await asyncio.gather(first, *waiting)

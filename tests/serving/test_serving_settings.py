@@ -27,7 +27,7 @@ def test_the_defaults_are_the_well_known_ports_on_the_loopback():
         ("drain_seconds", float("nan"), "drain_seconds must be finite, received nan"),
         ("drain_seconds", float("inf"), "drain_seconds must be finite, received inf"),
         ("execution_provider", "gpu", "must be auto, cpu, cuda or tensorrt, received 'gpu'"),
-        ("front_end", "nginx", "front_end must be grpcio or h2corn, received 'nginx'"),
+        ("front_end", "nginx", "front_end must be direct or grpcio, received 'nginx'"),
     ],
 )
 def test_nonsense_is_refused(name, value, words):

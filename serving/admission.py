@@ -1,0 +1,204 @@
+"""Who is let in: a request whose answer is expected in time, and that makes no other one late.
+
+The expectation is that of a queue ordered by deadline (earliest deadline first, Liu and Layland
+1973): what is ahead of the request, in batches of the best size, after the batch that is running.
+It is multiplied by a factor that learns from lateness, so that noise of any origin is paid for.
+"""
+
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+from serving.job import Job
+from serving.service_time import ServiceTime
+from serving.waiting import Batch, Lane, WaitingRoom, due_of
+
+_NS_PER_S = 1_000_000_000
+_MAX_SHAPES = 256  # whose times are remembered
+_LEAST_CAUTION, _MOST_CAUTION = 1.05, 3.0
+_CAUTION_UP, _CAUTION_DOWN = 0.02, 0.0001  # in balance where one in 200 is late
+_PROBE_TIMES = 50  # an idle engine tries a hopeless request after so many times its time
+_REPLY_NS = 5_000_000  # kept for what the server cannot see: the way to it and back
+_OVERDUE_SHARE = 8  # a batch that runs late is expected to need this part of its time so far
+
+
+class Verdict(NamedTuple):
+    """Why a request is refused: the time it would need, and when to try again.
+
+    `hopeless`: not even an idle engine could answer it in time.
+    """
+
+    needed_ns: int
+    retry_after_ns: int
+    hopeless: bool
+
+
+class Admission:
+    """Judges the requests of one model by what waits in `room` and what is with the engine."""
+
+    def __init__(
+        self,
+        room: WaitingRoom,
+        *,
+        max_rows: int,
+        instances: int,
+        service_time: ServiceTime | None = None,
+        ordered_by_deadline: bool = True,
+    ) -> None:
+        self._room = room
+        self._max_rows = max_rows
+        self._instances = instances
+        self._ordered_by_deadline = ordered_by_deadline
+        self._times: OrderedDict[Any, ServiceTime] = OrderedDict()
+        if service_time is not None:
+            self._times[None] = service_time
+        self.engine_free_ns = 0  # when the next instance is expected to be free, 0 for one that is
+        self._last_start_ns = 0
+        self.caution = _LEAST_CAUTION
+
+    @property
+    def turn_ns(self) -> int:
+        """The time of a batch of the best size, of the shape that was last run."""
+        if not self._times:
+            return 0
+        times = next(reversed(self._times.values()))
+        return times.predict_ns(times.best_rows)
+
+    @property
+    def best_rows(self) -> int:
+        """The size of a full batch, of the shape that was last run."""
+        if not self._times:
+            return self._max_rows
+        return next(reversed(self._times.values())).best_rows
+
+    @property
+    def rows_per_s(self) -> float:
+        """What the engine can do at best, in the shape that was last run; 0 while unknown."""
+        if not self._times:
+            return 0.0
+        row_ns = next(reversed(self._times.values())).row_ns
+        return self._instances * _NS_PER_S / row_ns if row_ns else 0.0
+
+    def service_time(self, shape_key: Any) -> ServiceTime:
+        """What is known of batches of a shape."""
+        times = self._times.get(shape_key)
+        if times is None:
+            times = self._times[shape_key] = ServiceTime(self._max_rows)
+            if len(self._times) > _MAX_SHAPES:
+                self._times.popitem(last=False)
+        return times
+
+    def judge(self, job: Job, *, now_ns: int) -> Verdict | None:
+        """None for a request to be let in."""
+        times = self._times.get(job.shape_key)
+        lanes = self._room.lanes
+        if times is None:
+            times = self.service_time(job.shape_key)
+        elif not lanes:
+            if (
+                now_ns + self.caution * (self._until_free(now_ns) + times.drain_ns(job.rows))
+                <= job.due_ns
+            ):
+                return None
+        elif len(lanes) == 1 and self._ordered_by_deadline:
+            # Mostly there is time for all that waits before even the first of it is due.
+            lane = next(iter(lanes.values()))
+            all_ns = (
+                self._until_free(now_ns) + times.best_ns + (lane.rows + job.rows) * times.row_ns
+            )
+            if now_ns + self.caution * all_ns <= min(job.due_ns, due_of(lane.first_key)):
+                return None
+        left_ns = job.due_ns - now_ns
+        left_ns -= min(_REPLY_NS, left_ns >> 4)
+        begin_ns = self._until_free(now_ns)
+        needed_ns = begin_ns + self._ahead_and_own_ns(job, times)
+        cautious_ns = int(needed_ns * self.caution)
+        if cautious_ns > left_ns:
+            alone_ns = times.predict_ns(min(job.rows, self._max_rows))
+            hopeless = alone_ns > left_ns
+            if hopeless and self._may_probe(alone_ns, now_ns=now_ns):
+                return None
+            return Verdict(alone_ns if hopeless else needed_ns, cautious_ns - left_ns, hopeless)
+        if self._ordered_by_deadline:
+            late_ns = self._most_late_behind(job, needed_ns=needed_ns, now_ns=now_ns)
+            if late_ns > 0:
+                return Verdict(needed_ns, int(late_ns), hopeless=False)
+        return None
+
+    def backlog_ns(self, now_ns: int) -> float:
+        """About how long the engine is busy with what it has and what waits for it."""
+        backlog_ns = float(max(0, self.engine_free_ns - now_ns))
+        for shape_key, lane in self._room.lanes.items():
+            backlog_ns += lane.rows * self.service_time(shape_key).row_ns / self._instances
+        return backlog_ns
+
+    def most_rows(self, lane: Lane, first: Job, *, now_ns: int) -> int:
+        """How large a batch may be for its most urgent request to be in time."""
+        times = self.service_time(first.shape_key)
+        if lane.rows <= 1:
+            return 1
+        return times.most_rows_within(int((first.due_ns - now_ns) / self.caution))
+
+    def expect(self, batch: Batch, *, begin_ns: int) -> int:
+        """When a batch that starts then is expected to end."""
+        self._last_start_ns = begin_ns
+        return begin_ns + self.service_time(batch.jobs[0].shape_key).predict_ns(batch.rows)
+
+    def learn(self, batch: Batch, *, took_ns: int) -> None:
+        """Take note of the time of a batch."""
+        key = batch.jobs[0].shape_key
+        self.service_time(key).observe(rows=batch.rows, took_ns=took_ns)
+        self._times.move_to_end(key)
+
+    def finished(self, job: Job, *, now_ns: int) -> None:
+        """Become more cautious for each request that was let in and is late, less for others."""
+        if job.deadline_ns is None:
+            return
+        if now_ns + _REPLY_NS // 2 > job.due_ns:
+            self.caution = min(_MOST_CAUTION, self.caution + _CAUTION_UP)
+        else:
+            self.caution = max(_LEAST_CAUTION, self.caution - _CAUTION_DOWN)
+
+    def _until_free(self, now_ns: int) -> int:
+        if not self.engine_free_ns:
+            return 0
+        left_ns = self.engine_free_ns - now_ns
+        if left_ns > 0:
+            return left_ns
+        return max(0, now_ns - self._last_start_ns) // _OVERDUE_SHARE
+
+    def _ahead_and_own_ns(self, job: Job, times: ServiceTime) -> int:
+        lanes = self._room.lanes
+        own_rows, others_ns = job.rows, 0
+        for shape_key, lane in lanes.items():
+            rows = lane.rows_before(job.key)
+            if shape_key == job.shape_key:
+                own_rows += rows
+            else:
+                others_ns += self.service_time(shape_key).drain_ns(rows)
+        together_ns = others_ns + times.drain_ns(own_rows)
+        if self._instances == 1:
+            return together_ns
+        return max(together_ns // self._instances, times.predict_ns(min(job.rows, self._max_rows)))
+
+    def _most_late_behind(self, job: Job, *, needed_ns: int, now_ns: int) -> float:
+        """By how much the request would make one behind it late; 0 or less where it makes none."""
+        behind = [
+            (key, rows * self.service_time(shape_key).row_ns)
+            for shape_key, lane in self._room.lanes.items()
+            if lane.last_key > job.key
+            for key, rows in lane.places_after(job.key)
+        ]
+        if not behind:
+            return 0
+        if len(self._room.lanes) > 1:
+            behind.sort()
+        late_ns, sum_ns = 0.0, float(needed_ns)
+        for key, own_ns in behind:
+            sum_ns += own_ns / self._instances
+            late_ns = max(late_ns, sum_ns * self.caution - (due_of(key) - now_ns))
+        return late_ns
+
+    def _may_probe(self, alone_ns: int, *, now_ns: int) -> bool:
+        """Whether to try all the same: what is never run is never found to have become faster."""
+        idle = not self.engine_free_ns and not len(self._room)
+        return idle and now_ns - self._last_start_ns > _PROBE_TIMES * alone_ns

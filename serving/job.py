@@ -1,0 +1,141 @@
+"""A request on its way through a batcher, and the outputs of a batch that it takes its share of.
+
+A front end makes a subclass that sends the answer; nothing else stands between it and the batch.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from serving.request import Tensors
+
+Buffer = bytes | memoryview
+# One input of one request: an array, or its raw bytes (row-major, little-endian), whole or in the
+# pieces in which they came. Raw bytes are for tensors whose shape the model fixes.
+Payload = np.ndarray | Buffer | list[Buffer]
+
+DEFAULT_PRIORITY = 0
+
+
+class BatchOutputs:
+    """What the engine gave for a batch of `count` rows; each array has one row per row of it.
+
+    Where a model has no batch axis, `count` is 1, and the arrays are as the model gives them.
+    """
+
+    __slots__ = ("_raw", "arrays", "count", "names")
+
+    def __init__(self, names: Sequence[str], arrays: Sequence[np.ndarray], *, count: int) -> None:
+        self.names = names
+        self.arrays = arrays
+        self.count = count
+        self._raw: list[bytes] | None = None
+
+    @property
+    def raw(self) -> list[bytes]:
+        """The arrays as row-major bytes, in the order of `names`; made once."""
+        if self._raw is None:
+            self._raw = [array.tobytes() for array in self.arrays]
+        return self._raw
+
+    def rows(self, first: int, last: int) -> dict[str, np.ndarray]:
+        """Views of some rows by name."""
+        whole = last - first == self.count
+        return {
+            name: array if whole else array[first:last]
+            for name, array in zip(self.names, self.arrays, strict=True)
+        }
+
+
+# What one of several batches gave for a request: its first row there, and the rows of the outputs.
+Part = tuple[int, BatchOutputs, int, int]
+
+
+class Job:
+    """One request. Whoever makes it fills in what it asks for; the batcher the rest.
+
+    `inputs` are in the order of the model's; `rows` is 1 for a model without a batch axis.
+    `priority` counts from 1, the highest; 0 is the model's default. `deadline_ns` (monotonic) is
+    when the caller stops waiting; `timeout_ns` is the wish of its `timeout` parameter.
+    """
+
+    __slots__ = (
+        "arrived_ns",
+        "deadline_ns",
+        "done",
+        "due_ns",
+        "inputs",
+        "key",
+        "outputs",
+        "parts",
+        "priority",
+        "rows",
+        "rows_taken",
+        "shape_key",
+        "size_bytes",
+        "timeout_ns",
+    )
+
+    arrived_ns: int  # when it was accepted
+    due_ns: int  # when it has to be answered at the latest, by any of its deadlines
+    key: int  # its place in the waiting room
+
+    def __init__(
+        self,
+        inputs: tuple[Payload, ...],
+        *,
+        rows: int,
+        size_bytes: int,
+        outputs: tuple[str, ...] = (),
+        shape_key: Any = None,
+        deadline_ns: int | None = None,
+        timeout_ns: int | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.size_bytes = size_bytes
+        self.outputs = outputs
+        self.shape_key = shape_key
+        self.deadline_ns = deadline_ns
+        self.timeout_ns = timeout_ns
+        self.priority = priority
+        self.rows_taken = 0  # rows that are with the engine, or were
+        self.parts: list[Part] | None = None  # of a request in several batches
+        self.done = False  # answered, failed, or given up by its caller
+
+    def answer(self, outputs: BatchOutputs, first: int, last: int) -> None:
+        """Take rows first..last of the outputs; called at most once, and never after `fail`."""
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        """Take an error instead of an answer; called at most once."""
+        raise NotImplementedError
+
+
+class FutureJob(Job):
+    """A request whose caller awaits a future: outputs by name, those it asked for or all."""
+
+    __slots__ = ("future",)
+
+    def __init__(
+        self, inputs: tuple[Payload, ...], *, future: asyncio.Future[Tensors], **what: Any
+    ) -> None:
+        super().__init__(inputs, **what)
+        self.future = future
+
+    def answer(self, outputs: BatchOutputs, first: int, last: int) -> None:
+        """Resolve the future."""
+        if self.future.done():
+            return
+        rows = outputs.rows(first, last)
+        if self.outputs:
+            rows = {name: rows[name] for name in self.outputs}
+        self.future.set_result(rows)
+
+    def fail(self, error: Exception) -> None:
+        """Let the future raise."""
+        if not self.future.done():
+            self.future.set_exception(error)

@@ -1,0 +1,215 @@
+"""gRPC on our own HTTP/2: unary calls, from the bytes of a connection to the batcher and back.
+
+A usual inference request costs no task and no parsing: what `grpc_known` recognises goes straight
+into the batcher's queue, and its answer from the batch to the connection. Everything else is a task
+over the methods that all front ends share.
+"""
+
+import asyncio
+import time
+from collections import deque
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from ridgeline.errors import RidgelineError, Unavailable
+from serving.batcher import Batcher
+from serving.dataplane import DataPlane
+from serving.job import BatchOutputs, Buffer, Job, Payload
+from serving.protocol import grpc_wire
+from serving.protocol.grpc_codec import decode_request, encode_response
+from serving.protocol.grpc_known import KnownRequest, KnownRequests
+from serving.protocol.grpc_methods import INFER, Method, methods, retry_metadata
+from serving.protocol.grpc_wire import CallHead, Refused
+from serving.protocol.http2 import MODERATION_NS, Connection, Limits, ReadModerator, Stream
+from serving.protocol.statuses import status_of
+
+_BUSY_NS = 2 * MODERATION_NS  # an engine busy for longer misses nothing while reading pauses
+
+
+class GrpcService:
+    """Everything that the calls of a server share."""
+
+    def __init__(self, dataplane: DataPlane, *, max_request_bytes: int) -> None:
+        self.dataplane = dataplane
+        self.max_request_bytes = max_request_bytes
+        self.max_body_bytes = max_request_bytes + grpc_wire.PREFIX_BYTES
+        self.methods = methods(dataplane)
+        self.known = KnownRequests(dataplane)
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._limits = Limits()
+        self._moderator = ReadModerator(self.connections)
+
+    def connection(self) -> Connection:
+        """The protocol of a new connection."""
+        return Connection(
+            open_stream=self._open,
+            read_head=grpc_wire.read_head,
+            limits=self._limits,
+            connections=self.connections,
+            moderator=self._moderator,
+        )
+
+    def _open(self, connection: Connection, number: int, head: CallHead) -> Stream:
+        return Call(connection, number, head=head, service=self)
+
+
+class Call(Job):
+    """One unary call; where its request is recognised, also the job that waits for the engine."""
+
+    __slots__ = (
+        "_batcher",
+        "_chunks",
+        "_head",
+        "_known",
+        "_service",
+        "_size",
+        "_task",
+        "connection",
+        "number",
+        "receive_window",
+        "send_window",
+        "unsent",
+    )
+
+    def __init__(
+        self, connection: Connection, number: int, *, head: CallHead, service: GrpcService
+    ) -> None:
+        self.connection = connection
+        self.number = number
+        self.receive_window = connection.limits.stream_window_bytes
+        self.send_window = connection.peer_window
+        self.unsent: deque[tuple[Buffer, int, int]] | None = None
+        self._head = head
+        self._service = service
+        self._chunks: list[memoryview] = []
+        self._size = 0
+        self._batcher: Batcher | None = None
+        self._task: asyncio.Task[None] | None = None
+        timeout_ns = head.timeout_ns
+        self.deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
+
+    def received(self, chunk: memoryview) -> None:
+        """Keep a piece of the request, up to the limit."""
+        self._size += len(chunk)
+        self._chunks.append(chunk)
+        if self._size > self._service.max_body_bytes:
+            self._chunks.clear()
+            error = grpc_wire.too_large(self._size, most=self._service.max_request_bytes)
+            block = grpc_wire.status_block(error.code, str(error))
+            self.connection.refuse(self, block=block, reset=True)
+
+    def ended(self) -> None:
+        """Answer, at once or later."""
+        if self._head.path == INFER and self._chunks:
+            found = self._service.known.find(self._chunks, self._size)
+            if found is not None:
+                self._submit(*found)
+                return
+        self._task = asyncio.get_running_loop().create_task(self._respond())
+        self._service.tasks.add(self._task)
+        self._task.add_done_callback(self._service.tasks.discard)
+
+    def aborted(self) -> None:
+        """The caller has gone: its work is dropped."""
+        self._chunks.clear()
+        if self._batcher is not None:
+            self._batcher.cancel(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    def answer(self, outputs: BatchOutputs, first: int, last: int) -> None:
+        """Put the answer together from its template, and send it."""
+        body = self._known.template.body(outputs, first, last)
+        self.connection.answer(self, envelope=grpc_wire.OK, body=body)
+
+    def fail(self, error: Exception) -> None:
+        """Send a status instead of an answer."""
+        self.connection.refuse(self, block=_block_of(error))
+
+    def _submit(self, known: KnownRequest, payloads: tuple[Payload, ...]) -> None:
+        """Become the job that the batcher wants, or be refused as the last one of this kind was."""
+        self._chunks = []
+        batcher = known.model.batcher
+        kind = (known, self._head.timeout_ns)
+        block = batcher.refusal_of(kind)
+        if block is not None:
+            self.connection.refuse(self, block=block)
+            self.connection.hold()
+            return
+        self._known = known
+        Job.__init__(
+            self,
+            payloads,
+            rows=known.rows,
+            size_bytes=known.size_bytes,
+            deadline_ns=self.deadline_ns,
+            timeout_ns=known.timeout_ns,
+            priority=known.priority,
+        )
+        try:
+            batcher.submit(self)
+        except Unavailable as error:
+            block = _block_of(error)
+            if error.retry_after_ns is not None:
+                batcher.remember_refusal(kind, block, retry_after_ns=error.retry_after_ns)
+            self.connection.refuse(self, block=block)
+            self.connection.hold()
+        except RidgelineError as error:
+            self.fail(error)
+        else:
+            self._batcher = batcher
+            if not self.connection.held and batcher.has_work_for(_BUSY_NS):
+                self.connection.hold()
+
+    async def _respond(self) -> None:
+        """The thorough way."""
+        head, service = self._head, self._service
+        if not head.is_grpc:
+            self.connection.refuse(self, block=grpc_wire.NOT_GRPC_BLOCK)
+            return
+        try:
+            method = self._method()
+            body, self._chunks = b"".join(self._chunks), []
+            payload = grpc_wire.message(
+                body, encoding=head.encoding, most=service.max_request_bytes
+            )
+            message = _parsed(method, payload)
+            if head.path == INFER:
+                response = await self._infer(message, payload)
+            else:
+                response = await method.answer(message, self.deadline_ns)
+            framed = grpc_wire.framed(response.SerializeToString())
+            self.connection.answer(self, envelope=grpc_wire.OK, body=[framed])
+        except Refused as error:
+            self.connection.refuse(self, block=grpc_wire.status_block(error.code, str(error)))
+        except Exception as error:  # noqa: BLE001 - the table logs what it does not know
+            self.fail(error)
+
+    async def _infer(self, message: Any, payload: bytes) -> Any:
+        request = decode_request(message, deadline_ns=self.deadline_ns)
+        response = await self._service.dataplane.infer(request)
+        self._service.known.learn(payload, message, request)
+        return encode_response(response)
+
+    def _method(self) -> Method:
+        if self._head.fault is not None:
+            raise Refused(grpc.StatusCode.INTERNAL, self._head.fault)
+        method = self._service.methods.get(self._head.path)
+        if method is None:
+            raise Refused(grpc.StatusCode.UNIMPLEMENTED, f"no method {self._head.path!r}")
+        return method
+
+
+def _block_of(error: Exception) -> bytes:
+    code, _, text = status_of(error)
+    return grpc_wire.status_block(code, text, retry_metadata(error))
+
+
+def _parsed(method: Method, payload: bytes) -> Any:
+    try:
+        return method.request.FromString(payload)
+    except DecodeError as error:
+        raise Refused(grpc.StatusCode.INTERNAL, f"the request cannot be parsed: {error}") from None

@@ -1,0 +1,133 @@
+"""gRPC's own framing over HTTP/2, as bytes: header fields in, messages, statuses out.
+
+As in grpc/doc/PROTOCOL-HTTP2.md: each message behind one byte of compression flag and four of
+big-endian length; the status in trailers, or, where nothing else was sent, in the headers
+("trailers-only"), which makes a refusal cheap.
+"""
+
+import functools
+import urllib.parse
+import zlib
+from dataclasses import dataclass
+
+import grpc
+
+from serving.protocol.http2 import Envelope, Fields, stateless_block
+
+PREFIX_BYTES = 5
+_CONTENT_TYPE = (b"content-type", b"application/grpc")
+_STATUS = (b":status", b"200")
+OK = Envelope(
+    head=[_STATUS, _CONTENT_TYPE, (b"grpc-accept-encoding", b"identity, deflate, gzip")],
+    trailers=[(b"grpc-status", b"0")],
+)
+NOT_GRPC_BLOCK = stateless_block([(b":status", b"415")])
+
+_UNIT_NS = {b"n": 1, b"u": 10**3, b"m": 10**6, b"S": 10**9, b"M": 60 * 10**9, b"H": 3600 * 10**9}
+_MAX_TIMEOUT_DIGITS = 8
+# Printable ASCII travels as it is in grpc-message, but for the percent sign.
+_PLAIN_IN_MESSAGE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+
+
+class Refused(Exception):
+    """A call that never becomes a message: its status and what the client is told."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class CallHead:
+    """What the header fields of a call say; `fault` tells why it cannot be answered."""
+
+    path: str
+    timeout_ns: int | None = None
+    encoding: bytes = b"identity"
+    is_grpc: bool = True
+    fault: str | None = None
+
+
+def read_head(fields: Fields) -> CallHead:
+    """The head of a call."""
+    by_name = dict(fields)
+    path = by_name.get(b":path", b"").decode("ascii", "replace")
+    if by_name.get(b":method") != b"POST" or not by_name.get(b"content-type", b"").startswith(
+        b"application/grpc"
+    ):
+        return CallHead(path=path, is_grpc=False)
+    timeout_ns, fault = None, None
+    timeout = by_name.get(b"grpc-timeout")
+    if timeout is not None:
+        digits, unit = timeout[:-1], _UNIT_NS.get(timeout[-1:])
+        if unit is None or not digits.isdigit() or len(digits) > _MAX_TIMEOUT_DIGITS:
+            fault = f"grpc-timeout is malformed: {timeout!r}"
+        else:
+            timeout_ns = int(digits) * unit
+    return CallHead(
+        path=path,
+        timeout_ns=timeout_ns,
+        encoding=by_name.get(b"grpc-encoding", b"identity"),
+        fault=fault,
+    )
+
+
+def message(body: bytes, *, encoding: bytes, most: int) -> bytes:
+    """The one message in a body, decompressed, at most `most` bytes. Raises Refused."""
+    if len(body) < PREFIX_BYTES:
+        raise Refused(grpc.StatusCode.INTERNAL, f"expected one message, received {len(body)} bytes")
+    length = int.from_bytes(body[1:PREFIX_BYTES], "big")
+    if length != len(body) - PREFIX_BYTES:
+        text = f"the message announces {length} bytes, {len(body) - PREFIX_BYTES} came"
+        raise Refused(grpc.StatusCode.INTERNAL, text)
+    if length > most:
+        raise too_large(length, most=most)
+    payload = body[PREFIX_BYTES:]
+    return _decompressed(payload, encoding, most=most) if body[0] else payload
+
+
+def framed(payload: bytes) -> bytes:
+    """A message behind its prefix, not compressed."""
+    return b"\0" + len(payload).to_bytes(4, "big") + payload
+
+
+def too_large(size: int, *, most: int) -> Refused:
+    """The refusal of a request that is larger than admitted."""
+    text = f"the request is larger than {most} bytes, at least {size} came"
+    return Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+
+
+@functools.lru_cache(maxsize=256)
+def status_block(
+    code: grpc.StatusCode, text: str, metadata: tuple[tuple[str, str], ...] = ()
+) -> bytes:
+    """A trailers-only answer."""
+    quoted = urllib.parse.quote(text, safe=_PLAIN_IN_MESSAGE).encode("ascii")
+    fields = [
+        _STATUS,
+        _CONTENT_TYPE,
+        (b"grpc-status", str(code.value[0]).encode("ascii")),
+        (b"grpc-message", quoted),
+    ]
+    fields += [(name.encode("ascii"), value.encode("ascii")) for name, value in metadata]
+    return stateless_block(fields)
+
+
+def _decompressed(payload: bytes, encoding: bytes, *, most: int) -> bytes:
+    """A compressed message, whose real size may not pass the limit either."""
+    windows = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+    if encoding not in windows:
+        text = f"grpc-encoding must be gzip or deflate for a compressed message, is {encoding!r}"
+        raise Refused(grpc.StatusCode.UNIMPLEMENTED, text)
+    reader = zlib.decompressobj(windows[encoding])
+    try:
+        data = reader.decompress(payload, most + 1)
+    except zlib.error as error:
+        raise Refused(
+            grpc.StatusCode.INTERNAL, f"the message is not {encoding!r}: {error}"
+        ) from None
+    if len(data) > most:
+        raise too_large(len(data), most=most)
+    if not reader.eof:
+        raise Refused(grpc.StatusCode.INTERNAL, "the compressed message is cut off")
+    return data

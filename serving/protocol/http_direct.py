@@ -1,0 +1,155 @@
+"""HTTP/1.1 on uvicorn, but for the usual inference request, which never becomes an ASGI call.
+
+What `http_known` recognises in the bytes of a connection goes straight into the batcher's queue,
+and its answer from the batch to the connection. Everything else is uvicorn's and the application's.
+"""
+
+import time
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ridgeline.errors import RidgelineError
+from serving.batcher import Batcher
+from serving.job import BatchOutputs, Job, Payload
+from serving.protocol.grpc_known import KnownRequest
+from serving.protocol.http_app import WIRE, retry_headers
+from serving.protocol.http_known import KnownHttpRequests, error_response
+from serving.protocol.statuses import status_of
+
+
+class DirectHttpProtocol(HttpToolsProtocol):
+    """One connection. A request is recognised where one begins and while none is being answered."""
+
+    def __init__(self, *args: Any, known: KnownHttpRequests, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._known = known
+        self._job: _HttpJob | None = None
+        self._held = b""  # what a client sent before it was answered
+        self._promising: list[bytes] = []  # the beginning of what may be a known request
+        self._missing_bytes = 0  # of it
+        self._wire: list[bytes] = []  # of the request that is being parsed
+        self._messages_begun = self._messages_ended = 0
+        self._closes = False
+
+    def data_received(self, data: bytes) -> None:
+        """Recognise a request, or hand the bytes on to be parsed."""
+        if self._job is not None:
+            self._held += data
+            self.flow.pause_reading()
+        elif self._promising:
+            self._go_on(data)
+        elif not self._between_requests():
+            self._parse(data)
+        elif (found := self._known.find((memoryview(data),), len(data))) is not None:
+            self._submit(*found)
+        elif size := self._known.size_of_beginning(data):
+            self._promising.append(data)
+            self._missing_bytes = size - len(data)
+        else:
+            self._parse(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The caller has gone: its work is dropped."""
+        if self._job is not None:
+            self._job.batcher.cancel(self._job)
+        super().connection_lost(exc)
+
+    def _between_requests(self) -> bool:
+        between = self._messages_begun == self._messages_ended
+        return between and (self.cycle is None or self.cycle.response_complete)
+
+    def _go_on(self, data: bytes) -> None:
+        """More of a request that began like a known one."""
+        self._promising.append(data[: self._missing_bytes])
+        self._held = data[self._missing_bytes :]
+        self._missing_bytes -= len(self._promising[-1])
+        if self._missing_bytes:
+            return
+        parts, self._promising = self._promising, []
+        found = self._known.find_in_parts(parts)
+        if found is not None:
+            self._submit(*found)
+            return
+        held, self._held = self._held, b""
+        self._parse(b"".join(parts) + held)
+
+    def _parse(self, data: bytes) -> None:
+        """uvicorn's way; the application learns from the bytes of a request that came alone."""
+        begun, between = self._messages_begun, self._between_requests()
+        self._wire = [data] if between else [*self._wire, data]
+        super().data_received(data)
+        if self._messages_begun != self._messages_ended:
+            return
+        wire, self._wire = self._wire, []
+        if wire and self._messages_begun <= begun + 1 and self.cycle is not None:
+            self.cycle.scope[WIRE] = wire  # type: ignore[literal-required]
+
+    def on_message_begin(self) -> None:
+        """Count, to know where requests begin."""
+        self._messages_begun += 1
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Count, to know where requests begin."""
+        self._messages_ended += 1
+        super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Close, after the answer that is under way."""
+        if self._job is None:
+            super().shutdown()
+        else:
+            self._closes = True
+
+    def respond(self, response: bytes) -> None:
+        """Send the answer to the request that was recognised."""
+        self._job = None
+        if self.transport.is_closing():
+            return
+        self.transport.write(response)
+        if self._closes:
+            self.transport.close()
+            return
+        self.on_response_complete()
+        if self._held:
+            held, self._held = self._held, b""
+            self.data_received(held)
+
+    def _submit(self, known: KnownRequest, payloads: tuple[Payload, ...]) -> None:
+        job = self._job = _HttpJob(self, known, payloads)
+        try:
+            job.batcher.submit(job)
+        except RidgelineError as error:
+            job.fail(error)
+
+
+class _HttpJob(Job):
+    """A recognised request."""
+
+    __slots__ = ("_connection", "_known", "batcher")
+
+    def __init__(
+        self, connection: DirectHttpProtocol, known: KnownRequest, payloads: tuple[Payload, ...]
+    ) -> None:
+        timeout_ns = known.wire_timeout_ns
+        super().__init__(
+            payloads,
+            rows=known.rows,
+            size_bytes=known.size_bytes,
+            deadline_ns=None if timeout_ns is None else time.monotonic_ns() + timeout_ns,
+            timeout_ns=known.timeout_ns,
+            priority=known.priority,
+        )
+        self.batcher: Batcher = known.model.batcher
+        self._connection = connection
+        self._known = known
+
+    def answer(self, outputs: BatchOutputs, first: int, last: int) -> None:
+        """Put the response together from its template, and send it."""
+        self._connection.respond(b"".join(self._known.template.body(outputs, first, last)))
+
+    def fail(self, error: Exception) -> None:
+        """Send the error."""
+        _, status, text = status_of(error)
+        self._connection.respond(error_response(status, text, retry_headers(error)))

@@ -1,0 +1,87 @@
+"""The threads that run batches, and how many of them the models of a process may keep busy."""
+
+import asyncio
+import contextlib
+import functools
+import os
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+_NICENESS = 5  # of engine threads, above the process's own
+
+
+class Workers:
+    """Threads that run one call at a time, in the order of `run`; cheaper than an executor."""
+
+    def __init__(self, count: int, *, name: str) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}_{number}", daemon=True)
+            for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def run(self, call: Callable[[], None], *, done: Callable[[], None]) -> None:
+        """Run `call`, which never raises, in a thread; then `done` in the running event loop."""
+        loop = asyncio.get_running_loop()
+        self._calls.put(functools.partial(_run, call, loop, done))
+
+    def close(self) -> None:
+        """End the threads when their calls are done, and wait for that."""
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        _yield_to_event_loop()
+        while (call := self._calls.get()) is not None:
+            call()
+            del call  # while waiting for the next, the last one's tensors are not kept alive
+
+
+class EngineBudget:
+    """Shares the machine's cores among the models of a process.
+
+    Together they run at most `cores` batches at once, but each model may always run one: a heavy
+    model takes all cores while it is alone, and cannot keep a light one from running.
+    """
+
+    def __init__(self, cores: int) -> None:
+        self._cores = cores
+        self._running = 0
+        self._waiting: OrderedDict[Callable[[], None], None] = OrderedDict()
+
+    def begin(self, *, own: int, retry: Callable[[], None]) -> bool:
+        """Take a core for a model that runs `own` batches; `retry` is called where one gets free.
+
+        The models that wait are called in turn.
+        """
+        if own and self._running >= self._cores:
+            self._waiting[retry] = None
+            return False
+        self._running += 1
+        return True
+
+    def end(self) -> None:
+        """Give a core back."""
+        self._running -= 1
+        if self._waiting and self._running < self._cores:
+            retry, _ = self._waiting.popitem(last=False)
+            asyncio.get_running_loop().call_soon(retry)
+
+
+def _yield_to_event_loop() -> None:
+    """Let whoever reads requests go first where cores are short: refusing one must not wait."""
+    with contextlib.suppress(OSError):  # it is a help, not a need
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def _run(
+    call: Callable[[], None], loop: asyncio.AbstractEventLoop, done: Callable[[], None]
+) -> None:
+    call()
+    loop.call_soon_threadsafe(done)
