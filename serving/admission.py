@@ -99,9 +99,9 @@ class Admission:
                 <= job.due_ns
             ):
                 return None
-        elif len(lanes) == 1 and self._ordered_by_deadline:
+        elif len(lanes) == 1 and job.shape_key in lanes and self._ordered_by_deadline:
             # Mostly there is time for all that waits before even the first of it is due.
-            lane = next(iter(lanes.values()))
+            lane = lanes[job.shape_key]
             all_ns = (
                 self._until_free(now_ns) + times.best_ns + (lane.rows + job.rows) * times.row_ns
             )
@@ -115,8 +115,9 @@ class Admission:
         if cautious_ns > left_ns:
             alone_ns = times.predict_ns(min(job.rows, self._max_rows))
             hopeless = alone_ns > left_ns
-            if hopeless and self._may_probe(alone_ns, now_ns=now_ns):
+            if hopeless and self._may_try(job, alone_ns, now_ns=now_ns):
                 return None
+            hopeless = hopeless and job.deadline_ns is not None
             return Verdict(alone_ns if hopeless else needed_ns, cautious_ns - left_ns, hopeless)
         if self._ordered_by_deadline:
             late_ns = self._most_late_behind(job, needed_ns=needed_ns, now_ns=now_ns)
@@ -132,11 +133,17 @@ class Admission:
         return backlog_ns
 
     def most_rows(self, lane: Lane, first: Job, *, now_ns: int) -> int:
-        """How large a batch may be for its most urgent request to be in time."""
+        """How large a batch may be for its most urgent request to be in time.
+
+        One that will be late anyway, or whose patience has ended, does not keep the others waiting.
+        """
         times = self.service_time(first.shape_key)
         if lane.rows <= 1:
             return 1
-        return times.most_rows_within(int((first.due_ns - now_ns) / self.caution))
+        limit_ns = int((first.due_ns - now_ns) / self.caution)
+        if limit_ns < times.predict_ns(1):
+            return times.best_rows
+        return times.most_rows_within(limit_ns)
 
     def expect(self, batch: Batch, *, begin_ns: int) -> int:
         """When a batch that starts then is expected to end."""
@@ -198,7 +205,14 @@ class Admission:
             late_ns = max(late_ns, sum_ns * self.caution - (due_of(key) - now_ns))
         return late_ns
 
-    def _may_probe(self, alone_ns: int, *, now_ns: int) -> bool:
-        """Whether to try all the same: what is never run is never found to have become faster."""
-        idle = not self.engine_free_ns and not len(self._room)
-        return idle and now_ns - self._last_start_ns > _PROBE_TIMES * alone_ns
+    def _may_try(self, job: Job, alone_ns: int, *, now_ns: int) -> bool:
+        """Whether to run a hopeless request all the same, on an idle engine.
+
+        What is never run is never found to have become faster; and patience is no deadline: who
+        gave none is not refused because a model is slow.
+        """
+        if self.engine_free_ns or self._room.count:
+            return False
+        if job.deadline_ns is None:
+            return True
+        return now_ns - self._last_start_ns > _PROBE_TIMES * alone_ns

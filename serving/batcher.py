@@ -24,7 +24,7 @@ from serving.packing import Packer
 from serving.policy import BatchPolicy, QueuePolicy
 from serving.service_time import ServiceTime
 from serving.statistics import BatchTimes, FailureReason, ModelStatistics
-from serving.waiting import Batch, WaitingRoom, key_of, level_of
+from serving.waiting import Batch, WaitingRoom, key_of, last_key_of, level_of
 from serving.workers import EngineBudget, Workers
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
 _LEAST_STEP_NS = 100_000
+_LEAST_WAKE_NS = 1_000_000
 _AT_ONCE_NS = 150_000  # a batch so short runs in the event loop: a thread would cost more
 _LONELY_REQUESTS, _LONELY_FACTOR = 8, 7  # after so many that came one at a time, so much longer
 _LONELY_GAP_NS = 60_000  # one that comes sooner after such a batch has waited for its end
@@ -52,6 +53,7 @@ class _Run:
     started_ns: int
     expected_ns: int
     alone: bool = False
+    begun: bool = False
     outputs: BatchOutputs | None = None
     error: Exception | None = None
     times: BatchTimes = _NO_TIMES
@@ -64,8 +66,8 @@ class Batcher:
 
     `instances` batches may run at once, and `ahead` full ones wait for them. `clock` is monotonic,
     in nanoseconds. `service_time` may hold what was learned while warming up. A refused request
-    raises `refusal`. A batch expected to take `at_once_ns` at most runs in the event loop; with that
-    exception, everything but `_execute` happens there.
+    raises `refusal`. A batch expected to take `at_once_ns` at most runs in the event loop; with
+    that exception, everything but `_execute` happens there.
     """
 
     def __init__(
@@ -148,7 +150,7 @@ class Batcher:
         self._idle.clear()
         if job.deadline_ns is not None and (self._timer is None or job.due_ns < self._timer_ns):
             self._wake_at(job.due_ns)
-        if not self._dispatch_is_due and self._may_start(self._room.count):
+        if not self._dispatch_is_due and self._may_start(self._room.lanes[job.shape_key].rows):
             # Once the loop has read all that has arrived: those requests share the batch.
             self._dispatch_is_due = True
             asyncio.get_running_loop().call_soon(self._dispatch)
@@ -189,6 +191,7 @@ class Batcher:
         What the engine has not finished by then is cut short, and its callers receive the fault.
         """
         self._closing = True
+        self._dispatch()  # what waits for a larger batch waits no longer
         try:
             await asyncio.wait_for(self._idle.wait(), drain_seconds)
         except TimeoutError:
@@ -237,7 +240,7 @@ class Batcher:
             limit_ns = min(limit_ns or policy.budget_ns, policy.budget_ns)
         if limit_ns and (due_ns is None or now_ns + limit_ns < due_ns):
             due_ns = now_ns + limit_ns
-        job.deadline_ns = due_ns
+        job.deadline_ns, job.timeout_ns = due_ns, timeout_ns
         job.due_ns = now_ns + policy.patience_ns if due_ns is None else due_ns
         if policy.preserve_ordering:
             return now_ns
@@ -279,8 +282,7 @@ class Batcher:
             if not self._may_start(lane.rows):
                 return
             first = lane.first()
-            if first.deadline_ns is not None and now_ns >= first.deadline_ns:
-                self._expire(first)
+            if self._set_aside(first, now_ns=now_ns):
                 continue
             most_rows = self._admission.most_rows(lane, first, now_ns=now_ns)
             if self._policy.preferred_rows or self._policy.delay_ns:
@@ -311,6 +313,23 @@ class Batcher:
             return True
         return running < self._instances + self._ahead and rows >= self._admission.best_rows
 
+    def _set_aside(self, job: Job, *, now_ns: int) -> bool:
+        """Tell a request that it is late; or, its timeout only delays it, let it go behind all."""
+        if job.deadline_ns is not None and now_ns >= job.deadline_ns:
+            self._expire(job)
+            return True
+        level = level_of(job.key)
+        if not self._policy.queues[level].delays or self._policy.preserve_ordering:
+            return False
+        if not job.timeout_ns or now_ns < job.arrived_ns + job.timeout_ns:
+            return False
+        if job.key == last_key_of(level):
+            return False
+        self._room.remove(job)
+        job.key = last_key_of(level)
+        self._room.add(job)
+        return True
+
     def _delayed(self, rows: int, first: Job, most_rows: int, *, now_ns: int) -> int:
         """How many rows to take where the configuration asks to wait for a larger batch; 0: wait.
 
@@ -320,10 +339,12 @@ class Batcher:
         policy = self._policy
         preferred = [size for size in policy.preferred_rows if size <= rows]
         if preferred:
-            return preferred[-1]
+            in_time = most_rows >= self._admission.best_rows
+            return preferred[-1] if in_time else min(preferred[-1], most_rows)
         if not policy.preferred_rows and rows >= self._max_rows:
             return self._max_rows
-        until_ns = min(first.arrived_ns + policy.delay_ns, first.due_ns - self._admission.turn_ns)
+        turn_ns = int(self._admission.turn_ns * self._admission.caution)
+        until_ns = min(first.arrived_ns + policy.delay_ns, first.due_ns - turn_ns)
         if now_ns < until_ns and not self._closing:
             self._wake_at(until_ns)
             return 0
@@ -370,7 +391,12 @@ class Batcher:
 
     def _execute(self, run: _Run) -> None:
         """Run a batch in a worker thread; where it fails, each request alone. Never raises."""
-        batch, run.started_ns = run.batch, self._clock()
+        run.started_ns, run.begun = self._clock(), True
+        if any(job.done for job in run.batch.jobs):  # they left while waiting for the thread
+            run.batch = run.batch.without_done()
+        batch = run.batch
+        if not batch.jobs:
+            return
         try:
             self._run_together(run)
         except Exception as error:  # noqa: BLE001 - whatever a kernel raises belongs to its callers
@@ -378,7 +404,7 @@ class Batcher:
                 run.error = _fault(error, model=self._spec.name)
                 return
             run.retried = [
-                _Run(Batch([job], last - first, first, last - first), run.started_ns, 0)
+                _Run(Batch([job], last - first, {job: first}, last - first), run.started_ns, 0)
                 for job, first, last in batch.parts()
                 if not job.done
             ]
@@ -543,14 +569,19 @@ class Batcher:
         """Answer those whose deadline has passed, also while the engine is busy."""
         self._timer = None
         now_ns = self._clock()
-        for lane in list(self._room.lanes.values()):
-            while lane.rows:
-                first = lane.first()
-                if first.deadline_ns is None or now_ns < first.deadline_ns:
-                    break
-                self._expire(first)
-            if lane.rows and lane.first().deadline_ns is not None:
-                self._wake_at(lane.first().due_ns)
+        lanes = list(self._room.lanes.values())
+        next_ns = [at_ns for lane in lanes if (at_ns := lane.next_due_ns(now_ns)) is not None]
+        waiting = [job for lane in lanes for job in lane.due_by(now_ns)]
+        waiting += [job for run in self._running if not run.begun for job in run.batch.jobs]
+        for job in waiting:
+            if job.deadline_ns is None or job.done:
+                continue
+            if now_ns >= job.deadline_ns:
+                self._expire(job)
+            else:
+                next_ns.append(job.deadline_ns)
+        if next_ns:
+            self._wake_at(max(min(next_ns), now_ns + _LEAST_WAKE_NS))
         if self._room.count and not self._dispatch_is_due:
             self._dispatch()
 

@@ -58,7 +58,8 @@ class Job:
 
     `inputs` are in the order of the model's; `rows` is 1 for a model without a batch axis.
     `priority` counts from 1, the highest; 0 is the model's default. `deadline_ns` (monotonic) is
-    when the caller stops waiting; `timeout_ns` is the wish of its `timeout` parameter.
+    when the caller stops waiting; `timeout_ns` is the wish of its `timeout` parameter, then what
+    its queue makes of that.
     """
 
     __slots__ = (

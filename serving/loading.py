@@ -110,7 +110,8 @@ def load_version(
         config = _without_batches(config, given=given, engine=engine)
     spec = spec_of(config)
     service_time = _measured_times(spec, engine=engine)
-    if engine_settings.threads == 1 and service_time and not (given and given.instance_group):
+    chosen_by_us = not settings.engine_threads and not (given and given.instance_group)
+    if engine_settings.threads == 1 and service_time and chosen_by_us:
         # More instances than it takes to keep up with one event loop would only cut batches short.
         instances = max(1, min(instances, round(service_time.row_ns / _FRONT_END_NS)))
         engine.widen(_zeros(spec, rows=1), threads=cores)

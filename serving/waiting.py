@@ -19,8 +19,14 @@ _PRECISION_BITS = 7
 
 def key_of(*, level: int, due_ns: int, now_ns: int) -> int:
     """The place of a request in the order; smaller goes first."""
+    due_ns = max(0, min(due_ns, _DEADLINE_MASK))  # a caller may say that it waits for ever
     shift = max(0, (due_ns - now_ns).bit_length() - _PRECISION_BITS)
     return level << _DEADLINE_BITS | (due_ns >> shift << shift)
+
+
+def last_key_of(level: int) -> int:
+    """The place behind all others of a level."""
+    return level << _DEADLINE_BITS | _DEADLINE_MASK
 
 
 def due_of(key: int) -> int:
@@ -37,30 +43,31 @@ def level_of(key: int) -> int:
 class Batch:
     """Requests that run together. A large one may have begun in an earlier batch, or end later.
 
-    `skipped` rows of the first request have been taken before; `kept` rows of the last are in here.
+    `skipped` rows of some requests have been taken before: mostly of none or the first, but one
+    that has begun may be overtaken by a more urgent one. `kept` rows of the last are in here.
     """
 
     jobs: list[Job]
     rows: int
-    skipped: int
+    skipped: dict[Job, int]
     kept: int
 
     def parts(self) -> Iterator[tuple[Job, int, int]]:
         """Each request with the rows of it that run here."""
         last = len(self.jobs) - 1
         for position, job in enumerate(self.jobs):
-            first = 0 if position else self.skipped
+            first = self.skipped.get(job, 0)
             yield job, first, first + self.kept if position == last else job.rows
 
     def without_done(self) -> "Batch":
         """The batch of those whose callers still wait."""
         parts = [part for part in self.parts() if not part[0].done]
         if not parts:
-            return Batch([], 0, 0, 0)
+            return Batch([], 0, {}, 0)
         return Batch(
             jobs=[job for job, _, _ in parts],
             rows=sum(end - first for _, first, end in parts),
-            skipped=parts[0][1],
+            skipped={job: first for job, first, _ in parts if first},
             kept=parts[-1][2] - (parts[-1][1]),
         )
 
@@ -126,26 +133,35 @@ class Lane:
         for later in self._keys[bisect.bisect_right(self._keys, key) :]:
             yield later, self._rows[later]
 
+    def due_by(self, now_ns: int) -> list[Job]:
+        """Whoever stands at a place whose earliest deadline has come, on any priority level."""
+        return [job for key in self._keys if due_of(key) <= now_ns for job in self._places[key]]
+
+    def next_due_ns(self, now_ns: int) -> int | None:
+        """The earliest deadline of a place that has not come yet."""
+        return min((due_of(key) for key in self._keys if due_of(key) > now_ns), default=None)
+
     def take(self, *, most_rows: int, splits: bool) -> Batch:
         """Take the next batch: at least the first request, or as much of it as fits.
 
         Where `splits`, a request that does not fit as a whole fills the batch with its first rows.
         """
         jobs: list[Job] = []
-        rows = skipped = kept = 0
+        skipped: dict[Job, int] = {}
+        rows = kept = 0
         while self._keys and rows < most_rows:
             key = self._keys[0]
             place = self._places[key]
             job = next(iter(place))
             left = job.rows - job.rows_taken
-            if not jobs:
-                skipped = job.rows_taken
             if left > most_rows - rows:
                 if jobs and not splits:
                     break
                 kept = most_rows - rows if splits else left
             else:
                 kept = left
+            if job.rows_taken:
+                skipped[job] = job.rows_taken
             jobs.append(job)
             rows += kept
             job.rows_taken += kept

@@ -58,11 +58,14 @@ class EngineBudget:
     def begin(self, *, own: int, retry: Callable[[], None]) -> bool:
         """Take a core for a model that runs `own` batches; `retry` is called where one gets free.
 
-        The models that wait are called in turn.
+        The models that wait are called in turn; who has just given a core back goes behind them.
         """
-        if own and self._running >= self._cores:
-            self._waiting[retry] = None
+        first = next(iter(self._waiting), retry)
+        if own and (self._running >= self._cores or first != retry):
+            self._waiting.setdefault(retry)
             return False
+        if own:  # the one that it may always run does not cost it its turn
+            self._waiting.pop(retry, None)
         self._running += 1
         return True
 
@@ -70,8 +73,14 @@ class EngineBudget:
         """Give a core back."""
         self._running -= 1
         if self._waiting and self._running < self._cores:
-            retry, _ = self._waiting.popitem(last=False)
-            asyncio.get_running_loop().call_soon(retry)
+            asyncio.get_running_loop().call_soon(self._offer)
+
+    def _offer(self) -> None:
+        while self._waiting and self._running < self._cores:
+            first = next(iter(self._waiting))
+            first()
+            if self._running < self._cores and next(iter(self._waiting), None) == first:
+                del self._waiting[first]  # it has nothing to run any more
 
 
 def _yield_to_event_loop() -> None:

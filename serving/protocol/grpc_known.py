@@ -10,19 +10,22 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from ridgeline.datatypes import datatype
+from ridgeline.errors import RidgelineError
 from ridgeline.model import FREE, ModelSpec
-from serving.dataplane import DataPlane
+from serving.dataplane import DataPlane, check
 from serving.job import BatchOutputs, Buffer, Payload
-from serving.protocol.grpc_wire import PREFIX_BYTES
+from serving.protocol.grpc_wire import PREFIX_BYTES, framed
 from serving.registry import ReadyVersion
 from serving.request import InferRequest
 
 _MAX_SIZES = 1024
 _KINDS_OF_A_SIZE = 4
 _LEARN_EVERY = 64  # misses, once there are as many kinds of a size as are kept
+_MAX_HEAD_BYTES = 8192  # of a kind that is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +106,23 @@ class KnownRequests:
         """Remember the kind of a request that was answered the thorough way, where it has one."""
         if not self._worth_learning(len(payload) + PREFIX_BYTES):
             return
-        model = self._dataplane.find(request.model_name, version=request.model_version)
-        spec = model.loaded.spec
+        try:  # it may have gone, or another version have come, since it answered
+            model = self._dataplane.find(request.model_name, version=request.model_version)
+            spec = model.loaded.spec
+            check(request, spec=spec)
+        except RidgelineError:
+            return
         if request.id or not _is_plain(message, spec):
             return
         spans = _tensor_spans(payload, message)
         if spans is None:
             return
-        body = b"\0" + len(payload).to_bytes(4, "big") + payload
+        body = framed(payload)
+        if self.find([memoryview(body)], len(body)):  # its like was learned meanwhile
+            return
         spans = [(begin + PREFIX_BYTES, end + PREFIX_BYTES) for begin, end in spans]
+        if len(body) - sum(end - begin for begin, end in spans) > _MAX_HEAD_BYTES:
+            return
         by_name = {tensor.name: span for tensor, span in zip(message.inputs, spans, strict=True)}
         rows = message.inputs[0].shape[0] if spec.batches else 1
         self._add(
@@ -176,7 +187,10 @@ def _tensor_spans(
         other = bytes(255 - value for value in payload[begin : min(stop, begin + 8)])
         changed[begin : begin + len(other)] = other
         expected.raw_input_contents[index] = other + payload[begin + len(other) : stop]
-    proved = service_pb2.ModelInferRequest.FromString(bytes(changed)) == expected
+    try:
+        proved = service_pb2.ModelInferRequest.FromString(bytes(changed)) == expected
+    except DecodeError:  # they stand elsewhere
+        return None
     return spans if proved else None
 
 

@@ -6,6 +6,7 @@ big-endian length; the status in trailers, or, where nothing else was sent, in t
 """
 
 import functools
+import re
 import urllib.parse
 import zlib
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import grpc
 from serving.protocol.http2 import Envelope, Fields, stateless_block
 
 PREFIX_BYTES = 5
+_IS_GRPC = re.compile(rb"application/grpc(?![^+;])").match  # grpc-web is another protocol
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
 _STATUS = (b":status", b"200")
 OK = Envelope(
@@ -25,6 +27,8 @@ NOT_GRPC_BLOCK = stateless_block([(b":status", b"415")])
 
 _UNIT_NS = {b"n": 1, b"u": 10**3, b"m": 10**6, b"S": 10**9, b"M": 60 * 10**9, b"H": 3600 * 10**9}
 _MAX_TIMEOUT_DIGITS = 8
+_MAX_TIMEOUT_NS = 365 * 24 * 3600 * 10**9  # a longer one is none
+_MAX_TEXT_CHARACTERS = 600  # what a client sent can be longer than its metadata may be
 # Printable ASCII travels as it is in grpc-message, but for the percent sign.
 _PLAIN_IN_MESSAGE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
@@ -33,13 +37,16 @@ class Refused(Exception):
     """A call that never becomes a message: its status and what the client is told."""
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
-        super().__init__(text)
+        super().__init__(text[:_MAX_TEXT_CHARACTERS])
         self.code = code
 
 
 @dataclass(frozen=True, slots=True)
 class CallHead:
-    """What the header fields of a call say; `fault` tells why it cannot be answered."""
+    """What the header fields of a call say; `fault` tells why it cannot be answered.
+
+    Only what can be answered has a path.
+    """
 
     path: str
     timeout_ns: int | None = None
@@ -51,24 +58,23 @@ class CallHead:
 def read_head(fields: Fields) -> CallHead:
     """The head of a call."""
     by_name = dict(fields)
+    content_type = by_name.get(b"content-type", b"")
+    if by_name.get(b":method") != b"POST" or not _IS_GRPC(content_type):
+        return CallHead(path="", is_grpc=False)
     path = by_name.get(b":path", b"").decode("ascii", "replace")
-    if by_name.get(b":method") != b"POST" or not by_name.get(b"content-type", b"").startswith(
-        b"application/grpc"
-    ):
-        return CallHead(path=path, is_grpc=False)
-    timeout_ns, fault = None, None
+    timeout_ns = None
     timeout = by_name.get(b"grpc-timeout")
     if timeout is not None:
         digits, unit = timeout[:-1], _UNIT_NS.get(timeout[-1:])
         if unit is None or not digits.isdigit() or len(digits) > _MAX_TIMEOUT_DIGITS:
-            fault = f"grpc-timeout is malformed: {timeout!r}"
-        else:
-            timeout_ns = int(digits) * unit
+            return CallHead(path="", fault=f"grpc-timeout is malformed: {timeout!r}")
+        timeout_ns = int(digits) * unit
+        if timeout_ns > _MAX_TIMEOUT_NS:
+            timeout_ns = None
     return CallHead(
         path=path,
         timeout_ns=timeout_ns,
         encoding=by_name.get(b"grpc-encoding", b"identity"),
-        fault=fault,
     )
 
 
@@ -102,7 +108,7 @@ def status_block(
     code: grpc.StatusCode, text: str, metadata: tuple[tuple[str, str], ...] = ()
 ) -> bytes:
     """A trailers-only answer."""
-    quoted = urllib.parse.quote(text, safe=_PLAIN_IN_MESSAGE).encode("ascii")
+    quoted = urllib.parse.quote(text, safe=_PLAIN_IN_MESSAGE, errors="replace").encode("ascii")
     fields = [
         _STATUS,
         _CONTENT_TYPE,

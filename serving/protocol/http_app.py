@@ -30,6 +30,7 @@ WIRE = "ridgeline.wire"  # in a scope: the bytes of the whole request, where the
 # Ours, and the one that Envoy and Istio add to the requests that they forward.
 _TIMEOUT_HEADERS = ("ridgeline-timeout-ms", "x-envoy-expected-rq-timeout-ms")
 _NS_PER_MS = 1_000_000
+_MOST_TIMEOUT_MS = 1e12  # some 30 years: whoever asks for more waits for ever
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -225,7 +226,7 @@ def _timeout_ns(request: Request) -> int | None:
             timeout_ms = math.nan
         if not 0 <= timeout_ms < math.inf:
             raise InvalidInput(f"{name} must be milliseconds, not negative, received {text[:60]!r}")
-        timeouts.append(int(timeout_ms * _NS_PER_MS))
+        timeouts.append(int(min(timeout_ms, _MOST_TIMEOUT_MS) * _NS_PER_MS))
     return min(timeouts, default=None)
 
 

@@ -109,7 +109,16 @@ def test_the_client_in_the_readme_runs_as_printed(demo):
 
 def test_the_bench_measures_the_gateway_beside_bare_onnx_runtime(demo, environment):
     folder, _ = demo
-    words = ["-m", "loadtest.bench.closed_loop", "--models", "lenet5", "--rounds", "1", "--duration", "0.3"]
+    words = [
+        "-m",
+        "loadtest.bench.closed_loop",
+        "--models",
+        "lenet5",
+        "--rounds",
+        "1",
+        "--duration",
+        "0.3",
+    ]
     done = subprocess.run(
         [sys.executable, *words, "--repository", str(folder / "model_repository")],
         cwd=folder,

@@ -537,7 +537,7 @@ def test_a_full_queue_refuses_on_both_protocols(repository, models, start):
 
     text = "model 'slow': Exceeds maximum queue size of 1 wa"
     assert (1, 2) in outcomes
-    assert outcomes <= {(1, 2), ("503", text), ("StatusCode.UNAVAILABLE", text)}
+    assert outcomes <= {(1, 2), ("429", text), ("StatusCode.RESOURCE_EXHAUSTED", text)}
     assert len(outcomes) > 1
 
 

@@ -1,7 +1,6 @@
 """Batching: what shares a batch; what becomes of a request that fails, leaves or is late."""
 
 import asyncio
-import threading
 
 import numpy as np
 import pytest
@@ -341,67 +340,8 @@ async def test_an_idle_batcher_closes_at_once_and_closing_twice_is_harmless(make
     await batcher.close(drain_seconds=0)
 
 
-async def test_a_batch_that_takes_next_to_nothing_runs_in_the_event_loop(
-    make_batcher, engine, infer, calibrated
-):
-    brief = {"at_once_ns": 100, "service_time": calibrated(lambda rows: 99 + rows)}
-    batcher = make_batcher(batcher=brief)
-
-    assert _rows((await infer(batcher, 1))["y"]) == [2]
-    assert engine.threads == {threading.current_thread().name}
-    await asyncio.gather(infer(batcher, 1), infer(batcher, 2))  # 101 ns: one too many
-
-    assert engine.threads == {threading.current_thread().name, "engine-fake_0"}
-
-
-async def test_a_batch_of_unknown_time_never_runs_in_the_event_loop(make_batcher, engine, infer):
-    batcher = make_batcher(batcher={"at_once_ns": 10**12})
-
-    await infer(batcher, 1)
-
-    assert engine.threads == {"engine-fake_0"}
-
-
-async def test_what_fails_in_the_event_loop_fails_alone_too(
-    make_batcher, engine, infer, calibrated, statistics
-):
-    brief = {"at_once_ns": 100, "service_time": calibrated(lambda _: 50)}
-    batcher = make_batcher(batcher=brief)
-
-    good, poisoned = await asyncio.gather(
-        infer(batcher, 1), infer(batcher, -1), return_exceptions=True
-    )
-
-    assert _rows(good["y"]) == [2]
-    assert isinstance(poisoned, EngineFault)
-    assert engine.threads == {threading.current_thread().name}
-    assert statistics.failure == {FailureReason.BACKEND: 1}
-    assert _rows((await infer(batcher, 3))["y"]) == [6]
-
-
-async def test_the_engine_is_told_whether_a_batch_has_the_machine_for_itself(
-    make_batcher, engine, ask
-):
-    engine.held = True
-    batcher = make_batcher(instances=2, max_batch_size=1)
-    requests = [await ask(batcher, 0)]
-    await engine.entered()
-    requests.append(await ask(batcher, 1))
-    await engine.entered()
-    engine.let_go(2)
-    await asyncio.gather(*requests)
-
-    crowd = [asyncio.create_task(ask(batcher, n)) for n in (2, 3)]
-    requests = [await request for request in crowd]
-    engine.let_go(2)
-    await asyncio.gather(*requests)
-
-    assert sorted(engine.alone[:2]) == [False, True]
-    assert engine.alone[2:] == [False, False]
-
-
 async def test_a_caller_that_cannot_take_its_answer_harms_nobody(
-    make_batcher, statistics, infer, caplog, monkeypatch
+    make_batcher, infer, caplog, monkeypatch
 ):
     batcher = make_batcher()
     answer = FutureJob.answer
@@ -417,6 +357,23 @@ async def test_a_caller_that_cannot_take_its_answer_harms_nobody(
     assert _rows((await lucky)["y"]) == [4]
     assert "an answer could not be handed over" in caplog.text
     await batcher.close(drain_seconds=60)  # nothing is thought to be under way
+    unlucky.cancel()
+
+
+async def test_a_caller_that_cannot_take_its_error_harms_nobody(
+    make_batcher, infer, caplog, monkeypatch
+):
+    batcher = make_batcher()
+
+    def break_all(_job, error):
+        raise ConnectionResetError from error
+
+    monkeypatch.setattr(FutureJob, "fail", break_all)
+    unlucky, lucky = (asyncio.create_task(infer(batcher, n)) for n in (-1, 2))
+
+    assert _rows((await lucky)["y"]) == [4]
+    assert "a refusal could not be handed over" in caplog.text
+    await batcher.close(drain_seconds=60)
     unlucky.cancel()
 
 

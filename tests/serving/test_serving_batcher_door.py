@@ -70,7 +70,7 @@ async def test_the_running_batch_counts_only_with_what_is_left_of_it(
     make_busy, engine, clock, steady, at
 ):
     batcher, first = await make_busy(batcher=steady)
-    assert (await at(batcher, 150, 1)).done()
+    assert isinstance((await at(batcher, 150, 1)).exception(), Overloaded)
 
     clock.now_ns += 90 * MS
     fits = await at(batcher, 150, 1)
@@ -170,7 +170,7 @@ async def test_what_not_even_an_idle_engine_could_do_is_too_late_already(
 
 
 async def test_after_a_while_a_hopeless_request_is_tried_all_the_same(
-    make_batcher, engine, clock, steady, at
+    make_batcher, clock, steady, at
 ):
     batcher = make_batcher(batcher=steady)
     clock.now_ns += 10 * S  # the engine has had nothing to do: it may have become faster
@@ -180,7 +180,7 @@ async def test_after_a_while_a_hopeless_request_is_tried_all_the_same(
 
 
 async def test_an_engine_that_is_found_to_be_faster_lets_more_in(
-    make_batcher, engine, clock, steady, at, infer
+    make_batcher, engine, steady, at, infer
 ):
     batcher = make_batcher(batcher=steady)
     assert isinstance((await at(batcher, 50, 1)).exception(), DeadlineExceeded)
@@ -203,12 +203,26 @@ async def test_a_request_without_a_deadline_is_let_in_as_far_as_patience_goes(
     await asyncio.gather(first, *waiting)
 
 
+async def test_a_model_slower_than_all_patience_still_answers_who_gave_no_deadline(
+    make_busy, engine, ask, calibrated
+):
+    slow = {"service_time": calibrated(lambda _: 20 * S)}
+    batcher, first = await make_busy(patience_ns=10 * S, batcher=slow)  # let in: it was idle
+
+    refused = await ask(batcher, 1)
+
+    assert type(refused.exception()) is Overloaded  # it has exceeded no deadline
+    engine.let_go()
+    assert _rows((await first)["y"]) == [0]
+
+
 async def test_lateness_makes_cautious(make_busy, engine, clock, steady, at):
     batcher, first = await make_busy(batcher=steady)
     before = batcher.admission.caution
     late = await at(batcher, 300, 1)
     clock.now_ns += 300 * MS
-    await asyncio.wait([late])
+    with pytest.raises(DeadlineExceeded):
+        await late
 
     assert batcher.admission.caution > before
     engine.let_go()
@@ -348,7 +362,8 @@ async def test_a_refusal_is_forgotten_when_the_queue_moves(make_busy, engine, cl
         await asyncio.wait([waiting])
     else:
         clock.now_ns += 10
-        await asyncio.wait([waiting])
+        with pytest.raises(DeadlineExceeded):
+            await waiting
 
     assert batcher.refusal_of("kind") is None
     engine.let_go(2)

@@ -38,6 +38,15 @@ async def test_the_earliest_deadline_goes_first_and_none_is_as_patient_as_set(
     assert [_rows(batch) for batch in engine.batches] == [[0], [3, 4, 2, 1]]
 
 
+async def test_a_deadline_beyond_all_clocks_is_none(make_busy, engine, ask):
+    batcher, first = await make_busy()
+    requests = [await ask(batcher, 1, deadline_ns=10**30), await ask(batcher, 2)]
+
+    await _end(engine, first, *requests)
+
+    assert [_rows(batch) for batch in engine.batches] == [[0], [2, 1]]
+
+
 async def test_equal_deadlines_keep_the_order_of_arrival(busy, engine, clock, ask):
     batcher, first = busy
     requests = [await ask(batcher, n, deadline_ns=clock.now_ns + HOUR_NS) for n in (3, 1, 2)]
@@ -113,6 +122,23 @@ async def test_a_late_request_is_told_also_where_a_more_important_one_hides_it(
     assert [_rows(batch) for batch in engine.batches] == [[0], [1]]
 
 
+async def test_who_is_found_late_when_the_batch_is_made_is_left_out(
+    make_busy, engine, clock, ask, monkeypatch
+):
+    batcher, first = await make_busy(levels=2, default_level=1)
+    monkeypatch.setattr(batcher, "_wake_at", lambda _: None)  # the timer comes too late
+    important = await ask(batcher, 1, priority=1)
+    late = await ask(batcher, 2, priority=2, deadline_ns=clock.now_ns + 10)
+    last = await ask(batcher, 3, priority=2, deadline_ns=clock.now_ns + 20)
+
+    clock.now_ns += 10
+    await _end(engine, first, important, last)
+
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert [_rows(batch) for batch in engine.batches] == [[0], [1, 3]]
+
+
 async def test_a_batch_is_only_as_large_as_its_most_urgent_request_has_time_for(
     make_busy, engine, clock, ask, calibrated
 ):
@@ -168,9 +194,26 @@ async def test_a_preferred_size_takes_the_most_urgent_rows(make_batcher, engine,
     assert [_rows(batch) for batch in engine.batches] == [[3, 2, 5, 6], [4, 1]]
 
 
+async def test_a_preferred_size_is_not_reached_where_that_would_be_too_late(
+    make_busy, engine, clock, ask, calibrated
+):
+    # 30 ms for one row, 60 for four, 100 for eight; 66 are left when the engine is free.
+    times = calibrated(lambda rows: (20 + 10 * rows) * MS)
+    batcher, first = await make_busy(preferred_rows=(8,), batcher={"service_time": times})
+    urgent = await ask(batcher, 1, deadline_ns=clock.now_ns + (30 + 66) * MS)
+    others = [await ask(batcher, n) for n in range(2, 9)]
+
+    clock.now_ns += 30 * MS
+
+    await _end(engine, first, urgent, *others)
+    assert [len(batch) for batch in engine.batches] == [1, 4, 4]
+
+
 async def test_a_delay_alone_waits_for_a_full_batch(make_batcher, engine, infer, ask):
     batcher = make_batcher(delay_ns=HOUR_NS, patience_ns=2 * HOUR_NS, max_batch_size=3)
     waiting = [await ask(batcher, n) for n in (1, 2)]
+    for _ in range(3):
+        await asyncio.sleep(0)
     assert batcher.waiting_requests == 2
 
     await infer(batcher, 3)
@@ -185,17 +228,21 @@ async def test_a_delay_ends_in_time_for_the_deadline(make_batcher, engine, clock
     urgent = await ask(batcher, 1, deadline_ns=clock.now_ns + 5_000)
     clock.now_ns += 3_900
     beside = await ask(batcher, 2)
+    await asyncio.sleep(0)
     assert batcher.waiting_requests == 2
 
-    clock.now_ns += 100  # as much as one batch takes is left
+    clock.now_ns += 50  # 1050 are left: a batch, and some caution
 
     await asyncio.gather(urgent, beside)
     assert [_rows(batch) for batch in engine.batches] == [[1, 2]]
 
 
-async def test_who_stops_waits_for_no_larger_batch(make_batcher, engine, ask):
+async def test_who_stops_waits_for_no_larger_batch(make_batcher, ask):
     batcher = make_batcher(delay_ns=HOUR_NS, patience_ns=2 * HOUR_NS)
     waiting = await ask(batcher, 1)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert batcher.waiting_requests == 1
 
     await batcher.close(drain_seconds=60)
 
@@ -215,6 +262,16 @@ async def test_a_request_whose_delay_has_passed_goes_behind_all_others(
 
     assert [_rows(batch) for batch in engine.batches] == [[0], [2], [3], [1]]
     assert statistics.failure == {}  # it was late, but not dropped
+
+
+async def test_a_timeout_that_only_delays_still_says_who_goes_first(make_busy, engine, ask):
+    queue = {"timeout_ns": 200 * MS, "delays": True}
+    batcher, first = await make_busy(queue=queue)
+    usual, urgent = await ask(batcher, 1), await ask(batcher, 2, timeout_ns=100 * MS)
+
+    await _end(engine, first, usual, urgent)
+
+    assert [_rows(batch) for batch in engine.batches] == [[0], [2, 1]]
 
 
 async def test_delayed_requests_keep_their_order_and_do_run(make_busy, engine, clock, ask):
@@ -284,7 +341,8 @@ async def test_a_place_of_a_level_is_free_again_whichever_way_its_request_left(
     await asyncio.wait([gone])
     late = await ask(batcher, 2, deadline_ns=clock.now_ns + 10)
     clock.now_ns += 10
-    await asyncio.wait([late])
+    with pytest.raises(DeadlineExceeded):
+        await late
     run = await ask(batcher, 3)
 
     engine.let_go()

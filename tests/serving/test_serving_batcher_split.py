@@ -49,6 +49,27 @@ async def test_a_request_that_ran_in_parts_is_answered_once_with_all_its_rows(
     assert statistics.execution_count == 3
 
 
+async def test_the_rest_of_a_request_may_be_overtaken_by_a_more_urgent_one(
+    make_busy, engine, clock, ask
+):
+    batcher, first = await make_busy(max_batch_size=4)
+    parted = await ask(batcher, *range(1, 7))
+    engine.let_go()
+    await engine.entered()  # its rows 1 .. 4
+    begun = await ask(batcher, *range(20, 25), deadline_ns=clock.now_ns + 10**9)
+    engine.let_go()
+    await engine.entered()  # rows 20 .. 23
+    urgent = await ask(batcher, 30, deadline_ns=clock.now_ns + 10**6)
+    engine.let_go(2)
+
+    assert [_rows(batch) for batch in engine.batches[1:3]] == [[1, 2, 3, 4], [20, 21, 22, 23]]
+    assert _rows((await parted)["y"]) == [2 * n for n in range(1, 7)]
+    assert _rows((await begun)["y"]) == [2 * n for n in range(20, 25)]
+    assert _rows((await urgent)["y"]) == [60]
+    assert _rows(engine.batches[3]) == [30, 24, 5, 6]
+    await first
+
+
 async def test_a_request_larger_than_any_batch_runs_in_as_many_parts_as_it_needs(
     make_batcher, engine, infer
 ):

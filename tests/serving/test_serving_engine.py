@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from ridgeline.datatypes import DATATYPES
 from ridgeline.errors import InvalidInput, Unavailable, Unsupported
 from ridgeline.model import FREE, TensorSpec
-from serving.engine import EngineSettings, OnnxEngine
+from serving.engine import EngineSettings, OnnxEngine, resolved_provider
 
 ONE_THREAD = EngineSettings(threads=1)
 
@@ -137,12 +137,72 @@ def test_an_execution_provider_that_is_not_there_is_named(load, models, monkeypa
         load(models.identity(), settings=EngineSettings(threads=1, execution_provider="cuda"))
 
 
-def test_auto_takes_the_processor_where_there_is_no_gpu(load, models, monkeypatch):
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+@pytest.mark.parametrize(
+    ("name", "available", "resolved"),
+    [
+        ("auto", ["CPUExecutionProvider"], "cpu"),
+        ("auto", ["CUDAExecutionProvider", "CPUExecutionProvider"], "cuda"),
+        ("tensorrt", ["CPUExecutionProvider"], "tensorrt"),  # which then fails, and says why
+        ("cpu", ["CUDAExecutionProvider", "CPUExecutionProvider"], "cpu"),
+    ],
+)
+def test_auto_takes_the_gpu_where_there_is_one(monkeypatch, name, available, resolved):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
 
-    engine = load(models.identity(), settings=EngineSettings(threads=1, execution_provider="auto"))
+    assert resolved_provider(name) == resolved
 
-    assert engine.provider == "CPUExecutionProvider"
+
+@pytest.mark.parametrize(
+    ("narrow_ns", "wide_ns", "pays"),
+    [
+        (1_900_000, 1, False),  # so short that it is not even tried
+        (12_000_000, 10_000_001, False),
+        (12_000_000, 10_000_000, True),
+    ],
+)
+def test_a_second_session_of_several_threads_is_kept_where_it_pays(
+    load, models, monkeypatch, narrow_ns, wide_ns, pays
+):
+    engine = load(models.identity())
+    inputs = {"x": np.ones((1, 2), np.float32)}
+    monkeypatch.setattr(
+        engine, "_median_ns", lambda *_, alone=False: wide_ns if alone else narrow_ns
+    )
+    narrow = engine._session
+
+    assert engine.widen(inputs, threads=2) == pays
+
+    assert (engine._wide is not None) == pays
+    assert engine._session is narrow
+    for alone in (False, True):
+        [answer] = engine.run(inputs, outputs=["y"], alone=alone)
+        assert answer.tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_only_a_batch_that_is_alone_takes_the_wide_session(load, models, monkeypatch, alone):
+    engine = load(models.identity())
+    monkeypatch.setattr(engine, "_median_ns", lambda *_, alone=False: 1 if alone else 10**9)
+    inputs = {"x": np.ones((1, 2), np.float32)}
+    engine.widen(inputs, threads=2)
+    asked = []
+
+    class Wide:
+        def run(self, outputs, _inputs, _options):
+            asked.append(outputs)
+            return [np.zeros(1)]
+
+    engine._wide = Wide()
+
+    engine.run(inputs, outputs=["y"], alone=alone)
+
+    assert asked == ([["y"]] if alone else [])
+
+
+def test_the_time_of_a_run_is_measured(load, models):
+    engine = load(models.identity())
+
+    assert engine._median_ns({"x": np.ones((1, 2), np.float32)}, ["y"]) > 0
 
 
 def test_a_stopped_engine_ends_the_inference_that_runs(load, models):

@@ -1,9 +1,8 @@
-"""The gRPC methods, called without a connection, through grpcio's handlers and through ASGI."""
+"""The gRPC methods on both front ends: grpcio's handlers, and ours with grpcio as its client."""
 
 import asyncio
 import time
-import urllib.parse
-import zlib
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import grpc
@@ -12,9 +11,9 @@ import pytest
 from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
-from ridgeline.errors import InvalidInput
+from ridgeline.errors import InvalidInput, Overloaded, Unavailable
 from serving.dataplane import DataPlane
-from serving.protocol.grpc_asgi import GrpcApp
+from serving.protocol.grpc_http2 import GrpcService
 from serving.protocol.grpc_methods import methods
 from serving.protocol.grpc_server import GrpcServer, Handlers
 from serving.registry import Registry
@@ -48,11 +47,14 @@ class Context:
     def time_remaining(self) -> float | None:
         return self._seconds_left
 
-    async def abort(self, code: grpc.StatusCode, details: str) -> None:
-        raise Aborted(code, details)
+    async def abort(
+        self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        raise Aborted(code, details, trailing_metadata)
 
 
-def through_grpcio(dataplane):
+@asynccontextmanager
+async def through_grpcio(dataplane):
     """A function that calls a method by its path, as grpcio's server does."""
     handlers = Handlers(dataplane)
 
@@ -62,52 +64,33 @@ def through_grpcio(dataplane):
         answer = await handler.unary_unary(given, Context(seconds_left=seconds_left))
         return RESPONSES[path].FromString(handler.response_serializer(answer))
 
-    return call
+    yield call
 
 
-def framed(data, *, flag=0):
-    return bytes([flag]) + len(data).to_bytes(4, "big") + data
+@asynccontextmanager
+async def through_direct(dataplane):
+    """A function that calls a method by its path, as a client of our own front end does."""
+    service = GrpcService(dataplane, max_request_bytes=2**20)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(service.connection, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
 
+        async def call(path, request, *, seconds_left=None):
+            method = channel.unary_unary(path)
+            try:
+                data = await method(request.SerializeToString(), timeout=seconds_left)
+            except grpc.aio.AioRpcError as error:
+                metadata = tuple(map(tuple, error.trailing_metadata()))
+                raise Aborted(error.code(), error.details(), metadata) from None
+            return RESPONSES[path].FromString(data)
 
-async def over_asgi(app, path, *parts, headers=()):
-    """What an ASGI server sends for a call whose body comes in those parts."""
-    events = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
-    events.append({"type": "http.request"})
-    sent = []
-
-    async def receive():
-        return events.pop(0) if events else {"type": "http.disconnect"}
-
-    async def send(event):
-        sent.append(event)
-
-    scope = {"type": "http", "path": path, "headers": [*headers]}
-    await app(scope, receive, send)
-    return sent
-
-
-def status(sent):
-    """The gRPC status and message among the headers and trailers that were sent."""
-    fields = {key: value for event in sent for key, value in event.get("headers", ())}
-    (code,) = (c for c in grpc.StatusCode if c.value[0] == int(fields[b"grpc-status"]))
-    return code, urllib.parse.unquote(fields.get(b"grpc-message", b"").decode("ascii"))
-
-
-def through_asgi(dataplane):
-    """A function that calls a method by its path, as a client of the ASGI application does."""
-    app = GrpcApp(dataplane, max_request_bytes=2**20)
-
-    async def call(path, request, *, seconds_left=None):
-        timeout = [] if seconds_left is None else [(b"grpc-timeout", b"%dS" % seconds_left)]
-        sent = await over_asgi(app, path, framed(request.SerializeToString()), headers=timeout)
-        code, text = status(sent)
-        if code != grpc.StatusCode.OK:
-            raise Aborted(code, text)
-        body = b"".join(event.get("body", b"") for event in sent)
-        assert body == framed(body[5:])
-        return RESPONSES[path].FromString(body[5:])
-
-    return call
+        yield call
+    server.close()
+    for connection in list(service.connections):
+        connection.abort()
+    while service.connections:
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -125,9 +108,10 @@ def dataplane(registry):
     return DataPlane(registry)
 
 
-@pytest.fixture(params=[through_grpcio, through_asgi])
-def call(request, dataplane):
-    return request.param(dataplane)
+@pytest.fixture(params=[through_grpcio, through_direct])
+async def call(request, dataplane):
+    async with request.param(dataplane) as call:
+        yield call
 
 
 def _request(**fields):
@@ -248,7 +232,8 @@ async def test_a_deadline_travels_into_the_queue(call, dataplane, monkeypatch):
     end_ns = time.monotonic_ns()
     await call(f"{INFERENCE}ModelInfer", _request())
 
-    assert begin_ns + 1_000 * 10**9 <= deadlines[0] <= end_ns + 1_000 * 10**9
+    # The header field has few digits: a client rounds.
+    assert begin_ns + 900 * 10**9 <= deadlines[0] <= end_ns + 1_100 * 10**9
     assert deadlines[1] is None
 
 
@@ -257,6 +242,20 @@ async def test_a_request_that_comes_too_late_is_answered_as_such(call):
         await call(f"{INFERENCE}ModelInfer", _request(), seconds_left=0)
 
     assert aborted.value.args[0] == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("retry_after_ns", [None, 1, 1_000_000, 1_000_001])
+@pytest.mark.parametrize("kind", [Overloaded, Unavailable])
+async def test_a_refusal_says_when_to_try_again(call, dataplane, monkeypatch, kind, retry_after_ns):
+    async def refuse(_request):
+        raise kind("too much to do", retry_after_ns=retry_after_ns)
+
+    monkeypatch.setattr(dataplane, "infer", refuse)
+    with pytest.raises(Aborted, match="too much to do") as aborted:
+        await call(f"{INFERENCE}ModelInfer", _request())
+
+    expected = {1: "1", 1_000_000: "1", 1_000_001: "2"}.get(retry_after_ns)
+    assert dict(aborted.value.args[2]).get("grpc-retry-pushback-ms") == expected
 
 
 @pytest.mark.parametrize("name", ["", "inference.GRPCInferenceService"])
@@ -290,103 +289,3 @@ async def test_grpcio_knows_the_methods_that_there_are_and_no_others(dataplane):
     handlers = Handlers(dataplane)
     assert all(handlers.service(SimpleNamespace(method=path)) for path in methods(dataplane))
     assert handlers.service(SimpleNamespace(method="/no/Such")) is None
-
-
-@pytest.fixture
-def app(dataplane):
-    return GrpcApp(dataplane, max_request_bytes=1_000)
-
-
-INFER = f"{INFERENCE}ModelInfer"
-UNIMPLEMENTED, INTERNAL = grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL
-
-
-@pytest.mark.parametrize(
-    ("path", "parts", "headers", "code", "words"),
-    [
-        ("/no/Such", [framed(b"")], [], UNIMPLEMENTED, "no method '/no/Such'"),
-        (INFER, [], [], INTERNAL, "expected one message, received 0 bytes"),
-        (INFER, [b"\0\0\0\0\7abc"], [], INTERNAL, "announces 7 bytes, 3 came"),
-        (INFER, [framed(b"a") + framed(b"b")], [], INTERNAL, "announces 1 bytes, 7 came"),
-        (INFER, [framed(b"\xff\xff")], [], INTERNAL, "cannot be parsed"),
-        (INFER, [framed(b"a", flag=1)], [], UNIMPLEMENTED, "must be gzip or deflate"),
-        (
-            INFER,
-            [framed(b"no gzip at all", flag=1)],
-            [(b"grpc-encoding", b"gzip")],
-            INTERNAL,
-            "the message is not b'gzip'",
-        ),
-        (INFER, [framed(b"")], [(b"grpc-timeout", b"5")], INTERNAL, "grpc-timeout is malformed"),
-        (INFER, [framed(b"")], [(b"grpc-timeout", b"xS")], INTERNAL, "grpc-timeout is malformed"),
-    ],
-)
-async def test_what_is_no_call_is_refused_with_its_reason(app, path, parts, headers, code, words):
-    found, text = status(await over_asgi(app, path, *parts, headers=headers))
-    assert found == code
-    assert words in text
-
-
-@pytest.mark.parametrize("size", [1_001, 100_000])
-async def test_a_message_over_the_limit_is_refused_before_it_is_parsed(app, size):
-    parts = [framed(b"x" * size)[start : start + 500] for start in range(0, size + 5, 500)]
-    found, text = status(await over_asgi(app, INFER, *parts))
-    assert found == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "larger than 1000 bytes" in text
-
-
-@pytest.mark.parametrize(("encoding", "window"), [("gzip", 31), ("deflate", 15)])
-async def test_a_compressed_message_is_read_and_its_real_size_is_bounded(app, encoding, window):
-    def packed(data):
-        writer = zlib.compressobj(wbits=window)
-        return framed(writer.compress(data) + writer.flush(), flag=1)
-
-    headers = [(b"grpc-encoding", encoding.encode())]
-    body = packed(_request().SerializeToString())
-    assert status(await over_asgi(app, INFER, body, headers=headers))[0] == grpc.StatusCode.OK
-
-    found, _ = status(await over_asgi(app, INFER, packed(b"x" * 10**6), headers=headers))
-    assert found == grpc.StatusCode.RESOURCE_EXHAUSTED
-
-    cut = framed(body[5:-9], flag=1)
-    assert "cut off" in status(await over_asgi(app, INFER, cut, headers=headers))[1]
-
-
-async def test_a_client_that_goes_away_while_sending_receives_nothing(app):
-    sent = []
-
-    async def receive():
-        return {"type": "http.disconnect"}
-
-    async def send(event):
-        sent.append(event)
-
-    await app({"type": "http", "path": INFER, "headers": []}, receive, send)
-    assert sent == []
-
-
-async def test_a_client_that_goes_away_while_waiting_cancels_its_call(app, dataplane, monkeypatch):
-    loop = asyncio.get_running_loop()
-    gone, cancelled = loop.create_future(), asyncio.Event()
-    events = [{"type": "http.request", "body": framed(_request().SerializeToString())}]
-
-    def receive():
-        future = loop.create_future() if events else gone
-        if events:
-            future.set_result(events.pop())
-        return future
-
-    async def wait_for_ever(_request):
-        gone.set_result({"type": "http.disconnect"})
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    monkeypatch.setattr(dataplane, "infer", wait_for_ever)
-    scope = {"type": "http", "path": INFER, "headers": []}
-    call = asyncio.create_task(app(scope, receive, None))
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert cancelled.is_set()

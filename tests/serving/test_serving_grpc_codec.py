@@ -151,6 +151,50 @@ def test_an_input_in_shared_memory_is_refused():
         _decode(message)
 
 
+@pytest.mark.parametrize("field", ["int64_param", "uint64_param"])
+def test_priority_and_timeout_arrive_in_either_field_of_whole_numbers(field):
+    message = _message(("x", "INT8", [1]), raw=[b"1"])
+    setattr(message.parameters["priority"], field, 2)
+    setattr(message.parameters["timeout"], field, 1_500)
+    message.parameters["of the user"].string_param = "x"
+    message.parameters["empty"].SetInParent()
+
+    request = _decode(message)
+
+    assert (request.priority, request.timeout_ns) == (2, 1_500_000)
+
+
+def test_what_the_official_client_says_of_priority_and_timeout_arrives():
+    sent = triton._utils._get_inference_request(
+        model_name="m", inputs=[], model_version="", request_id="", outputs=None, sequence_id=0,
+        sequence_start=False, sequence_end=False, priority=3, timeout=20, parameters=None,
+    )  # fmt: skip
+
+    request = _decode(sent)
+
+    assert (request.priority, request.timeout_ns) == (3, 20_000)
+
+
+def test_without_parameters_the_models_own_schedule_holds():
+    request = _decode(_message(("x", "INT8", [1]), raw=[b"1"]))
+
+    assert (request.priority, request.timeout_ns) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("string_param", "1"), ("bool_param", True), ("int64_param", -1), ("double_param", 1.0),
+     ("uint64_param", 2**63)],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["priority", "timeout"])
+def test_a_priority_or_timeout_of_another_kind_is_refused(name, field, value):
+    message = _message(("x", "INT8", [1]), raw=[b"1"])
+    setattr(message.parameters[name], field, value)
+
+    with pytest.raises(InvalidInput, match=f"model 'm': the parameter '{name}' must be a whole"):
+        _decode(message)
+
+
 CONTENTS = st.builds(
     service_pb2.InferTensorContents,
     bool_contents=st.lists(st.booleans(), max_size=2),

@@ -51,6 +51,24 @@ def test_every_part_of_a_json_request_arrives():
     assert request.outputs == ("b", "a")
     assert decoded.binary_by_output == {"b": True}
     assert not decoded.binary_by_default
+    assert (request.priority, request.timeout_ns, request.deadline_ns) == (0, None, None)
+
+
+def test_deadline_priority_and_timeout_arrive():
+    body = _body({"parameters": {"priority": 2, "timeout": 1_500}})
+
+    request = decode_request(
+        body, model_name="m", model_version="", header_length=None, deadline_ns=5
+    ).request
+
+    assert (request.deadline_ns, request.priority, request.timeout_ns) == (5, 2, 1_500_000)
+
+
+def test_how_much_came_as_binary_data_is_known():
+    header = _body({"inputs": [_tensor(parameters={"binary_data_size": 4})]})
+
+    assert _decode(header + bytes(4), str(len(header))).binary_bytes == 4
+    assert _decode(_body({"inputs": [_tensor(data=[1])]})).binary_bytes == 0
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)
@@ -144,6 +162,10 @@ def test_json_and_binary_inputs_may_stand_in_one_request():
             {"parameters": {"binary_data_output": "yes"}},
             "'binary_data_output' of the request must be a boolean",
         ),
+        ({"parameters": {"priority": -1}}, "'priority' must be a whole number.*received -1"),
+        ({"parameters": {"priority": True}}, "'priority' must be a whole number.*received True"),
+        ({"parameters": {"timeout": 1.5}}, r"'timeout' must be a whole number.*received 1\.5"),
+        ({"parameters": {"timeout": "1"}}, "'timeout' must be a whole number.*received '1'"),
     ],
 )
 def test_a_malformed_request_says_what_was_received_and_what_expected(table, words):

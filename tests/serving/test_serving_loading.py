@@ -7,8 +7,6 @@ from ridgeline.cost import ModelCost
 from ridgeline.errors import CorruptData, InvalidInput, NotFound, RidgelineError, Unsupported
 from ridgeline.model import ModelSpec, TensorSpec, config_of, spec_of
 from ridgeline.repository import ModelCard, publish, scan
-from serving import loading
-from serving.engine import EngineSettings, OnnxEngine
 from serving.loading import load_version, versions_to_serve
 
 X, Y = (TensorSpec(name, "FP32", (2,)) for name in "xy")
@@ -294,34 +292,6 @@ def test_a_published_file_that_has_changed_is_not_served(repository, models, loa
 
     with pytest.raises(CorruptData, match=r"model\.onnx has the SHA-256"):
         load()
-
-
-@pytest.mark.parametrize(
-    ("config", "provider", "threads"),
-    [
-        (None, "auto", 4),
-        ("instance_group { count: 2 }", "auto", 2),
-        ("instance_group { count: 8 }", "auto", 1),
-        ("instance_group { kind: KIND_CPU }", "cpu", 4),
-        ("instance_group { kind: KIND_GPU }", "cuda", 4),
-    ],
-)
-def test_the_instance_groups_decide_about_threads_and_provider(
-    repository, models, load, monkeypatch, config, provider, threads
-):
-    repository.add("m", models.identity(), config=config)
-    given: list[EngineSettings] = []
-
-    def engine(path, *, settings):
-        given.append(settings)
-        return OnnxEngine(path, settings=EngineSettings(threads=1))
-
-    monkeypatch.setattr(loading, "OnnxEngine", engine)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(4)))
-
-    load()
-
-    assert given == [EngineSettings(threads=threads, execution_provider=provider)]
 
 
 def test_texts_are_warmed_up_with_empty_ones(repository, models, load, caplog):

@@ -45,7 +45,7 @@ def _ready(statistics: ModelStatistics, *, name: str = "m", cost: ModelCost | No
         name=name,
         version="1",
         loaded=SimpleNamespace(cost=cost),
-        batcher=SimpleNamespace(waiting_requests=4),
+        batcher=SimpleNamespace(waiting_requests=4, admission=SimpleNamespace(rows_per_s=12.5)),
         statistics=statistics,
     )
     return ServedVersion(name, "1", State.READY, "", ready, load_ns=1_500_000_000)
@@ -70,8 +70,7 @@ def test_the_values_are_those_of_the_statistics(metrics):
     statistics = ModelStatistics()
     times = BatchTimes(compute_input_ns=1_000, compute_infer_ns=20_000, compute_output_ns=3_999)
     statistics.record_batch(times, rows=3)
-    statistics.record_success(times, rows=1, request_ns=100_000, queue_ns=7_000)
-    statistics.record_success(times, rows=2, request_ns=200_000, queue_ns=8_000)
+    statistics.record_answers(times, rows=3, requests=[(100_000, 7_000), (200_000, 8_000)])
     statistics.record_failure(FailureReason.REJECTED)
 
     samples = _samples(metrics(_ready(statistics, cost=ModelCost(10, 20, 80, 4, 4))))
@@ -86,6 +85,7 @@ def test_the_values_are_those_of_the_statistics(metrics):
         "nv_inference_compute_infer_duration_us": 40,
         "nv_inference_compute_output_duration_us": 7,
         "nv_inference_pending_request_count": 4,
+        "ridgeline_capacity_rows_per_second": 12.5,
         "nv_inference_request_duration_histogram_us_count": 2,
         "nv_inference_request_duration_histogram_us_sum": 300,
         "nv_inference_queue_duration_histogram_us_sum": 15,
@@ -158,6 +158,7 @@ def test_every_metric_and_its_type_is_documented(metrics):
 @pytest.mark.parametrize("setting", dataclasses.fields(ServeSettings), ids=lambda s: s.name)
 def test_every_setting_and_its_default_is_documented(setting):
     default = f"{setting.default:g}" if type(setting.default) is float else str(setting.default)
+    default = default.replace("None", "none")
 
     assert re.search(rf"^\| `{setting.name}` \| `?{re.escape(default)}`? \|", DOCS, re.MULTILINE)
 

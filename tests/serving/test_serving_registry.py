@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ridgeline.errors import NotFound, Unavailable
+from ridgeline.errors import NotFound, Overloaded, Unavailable
 from serving import registry as registry_module
 from serving.registry import Registry, State
 
@@ -180,16 +180,66 @@ async def test_an_empty_repository_is_served(repository, registry):
     assert list(registry) == []
 
 
-async def test_a_closed_registry_refuses_with_the_reason(repository, models, registry):
+async def test_every_model_that_has_come_makes_a_new_generation(repository, models, registry):
+    for name, model in (("a", models.identity()), ("b", b"garbage"), ("c", models.identity())):
+        repository.add(name, model)
+    before = registry.generation
+
+    await registry.load()
+
+    assert registry.generation == before + 2
+
+
+async def test_the_models_share_the_cores_and_each_has_its_own_policy(
+    repository, models, registry, settings
+):
+    queue = "dynamic_batching { default_queue_policy { max_queue_size: 5 } }"
+    repository.add("short", models.identity(), config=f"max_batch_size: 4 {queue}")
+    repository.add("usual", models.identity())
+    await registry.load()
+
+    short, usual = (registry.find(name).batcher for name in ("short", "usual"))
+
+    assert short._budget is usual._budget
+    assert short._policy.queue.max_requests == 5
+    assert usual._policy.queue.max_requests == settings.max_queue_size
+    assert usual.admission.rows_per_s > 0  # learned while warming up
+    await registry.close(drain_seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("status", "refusal"), [("exhausted", Overloaded), ("unavailable", Unavailable)]
+)
+async def test_a_refusal_is_told_as_the_settings_say(
+    repository, models, settings, monkeypatch, ask, status, refusal
+):
+    repository.add("m", models.identity(), config="max_batch_size: 4")
+    registry = Registry(replace(settings, overload_status=status, max_queue_size=1))
+    await registry.load()
+    batcher = registry.find("m").batcher
+    x = np.ones((1, 2), np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(batcher, "_dispatch", lambda: None)  # it starts no batch
+        waiting = await ask(batcher, x=x)
+        refused = await ask(batcher, x=x)
+        assert type(refused.exception()) is refusal
+
+    await registry.close(drain_seconds=60)
+    assert (await waiting)["y"].tolist() == [[1, 1]]
+
+
+async def test_a_closed_registry_refuses_with_the_reason(repository, models, registry, infer):
     repository.add("m", models.identity())
     await registry.load()
     batcher = registry.find("m").batcher
-    x = {"x": np.ones((1, 2), np.float32)}
-    assert (await batcher.infer(x))["y"].tolist() == [[1, 1]]
+    x = np.ones((1, 2), np.float32)
+    assert (await infer(batcher, x=x))["y"].tolist() == [[1, 1]]
+    generation = registry.generation
 
     await registry.close(drain_seconds=1)
 
     with pytest.raises(Unavailable, match="'m' version 1 is unavailable: the server is stopping"):
         registry.find("m")
     with pytest.raises(Unavailable, match="'m' is stopping and takes no new requests"):
-        await batcher.infer(x)
+        await infer(batcher, x=x)
+    assert registry.generation != generation  # whoever remembers the model looks again

@@ -15,7 +15,7 @@ from serving.protocol.statuses import status_of
     [
         (errors.InvalidInput, grpc.StatusCode.INVALID_ARGUMENT, 400),
         (errors.NotFound, grpc.StatusCode.NOT_FOUND, 404),
-        (errors.Overloaded, grpc.StatusCode.UNAVAILABLE, 503),
+        (errors.Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         (errors.Unavailable, grpc.StatusCode.UNAVAILABLE, 503),
         (errors.DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED, 504),
         (errors.Unsupported, grpc.StatusCode.UNIMPLEMENTED, 501),

@@ -16,6 +16,7 @@ from serving.protocol.tensors import (
     from_numbers,
     from_raw,
     naming_model,
+    schedule_parameters,
     split_bytes,
     to_numbers,
     to_raw,
@@ -324,3 +325,25 @@ def test_parameters_of_extensions_that_are_not_here_are_refused_with_the_models_
         naming_model("m"),
     ):
         check_parameters({"classification": 3}, of="output 'y'")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found"),
+    [
+        ({}, {}),
+        ({"priority": 0, "timeout": 0}, {"priority": 0, "timeout_ns": 0}),
+        ({"priority": 2, "of the user": "x"}, {"priority": 2}),
+        ({"timeout": 1_500}, {"timeout_ns": 1_500_000}),  # microseconds
+        ({"priority": 2**63 - 1}, {"priority": 2**63 - 1}),
+        ({"priority": None}, {}),
+    ],
+)
+def test_priority_and_timeout_are_read_from_the_parameters(parameters, found):
+    assert schedule_parameters(parameters) == found
+
+
+@pytest.mark.parametrize("value", [-1, 2**63, 1.0, "1", True, [], {}])
+@pytest.mark.parametrize("name", ["priority", "timeout"])
+def test_a_priority_or_timeout_that_is_no_whole_number_is_refused(name, value):
+    with pytest.raises(InvalidInput, match=f"the parameter '{name}' must be a whole number"):
+        schedule_parameters({name: value})

@@ -1,150 +1,251 @@
-"""The waiting room: order, rows, shapes, and that nothing is lost."""
+"""The waiting room beside a plain sorted list: order, rows, bytes, and that nothing is lost."""
 
-from collections.abc import Hashable
-from typing import Any
+import math
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from serving.waiting import Waiting, WaitingRoom
+from serving.job import Job
+from serving.waiting import Batch, Lane, WaitingRoom, due_of, key_of, last_key_of, level_of
 
 
-def _waiting(*, rows: int = 1, shape: Hashable = None, arrived_ns: int) -> Waiting:
-    future: Any = None  # the room does not look at it
-    return Waiting(
-        inputs={},
-        outputs=(),
-        rows=rows,
-        shape_key=shape,
-        future=future,
-        arrived_ns=arrived_ns,
-        deadline_ns=None,
-    )
+def _job(*, rows: int = 1, key: int = 0, shape: str | None = None, size_bytes: int = 1) -> Job:
+    job = Job((), rows=rows, size_bytes=size_bytes, shape_key=shape)
+    job.key = key
+    return job
 
 
-def test_an_empty_room_gives_an_empty_batch():
-    assert WaitingRoom().take(max_rows=8) == []
+def _lane(*jobs: Job) -> Lane:
+    lane = Lane()
+    for job in jobs:
+        lane.add(job)
+    return lane
 
 
-def test_the_oldest_go_first_and_fill_the_batch_to_its_rows():
-    room = WaitingRoom()
-    requests = [_waiting(rows=rows, arrived_ns=n) for n, rows in enumerate([3, 4, 1, 1])]
-    for request in requests:
-        room.add(request)
-
-    assert room.take(max_rows=8) == requests[:3]
-    assert room.take(max_rows=8) == requests[3:]
+def _taken(batch: Batch) -> list[tuple[Job, int, int]]:
+    return list(batch.parts())
 
 
-def test_a_request_that_does_not_fit_is_not_overtaken_by_a_smaller_one():
-    room = WaitingRoom()
-    requests = [_waiting(rows=rows, arrived_ns=n) for n, rows in enumerate([2, 3, 1])]
-    for request in requests:
-        room.add(request)
+@given(st.integers(0, 2**62), st.integers(-(10**12), 10**12), st.integers(0, 9), st.integers(0, 9))
+def test_a_place_keeps_a_deadline_to_one_part_in_64_of_the_time_left(now_ns, left_ns, level, lower):
+    due_ns = max(0, now_ns + left_ns)
+    key = key_of(level=level, due_ns=due_ns, now_ns=now_ns)
 
-    assert room.take(max_rows=4) == requests[:1]
-    assert room.take(max_rows=4) == requests[1:]
-
-
-def test_a_request_larger_than_any_batch_still_goes_alone():
-    room = WaitingRoom()
-    large = _waiting(rows=9, arrived_ns=0)
-    room.add(large)
-
-    assert room.take(max_rows=8) == [large]
+    assert level_of(key) == level
+    assert 0 <= due_ns - due_of(key) <= abs(due_ns - now_ns) / 64
+    assert key <= last_key_of(level)
+    if lower > level:
+        assert key < key_of(level=lower, due_ns=0, now_ns=now_ns)
+        assert last_key_of(level) < key_of(level=lower, due_ns=0, now_ns=now_ns)
 
 
-def test_shapes_do_not_mix_and_the_one_with_the_oldest_request_goes_first():
-    room = WaitingRoom()
-    short, long, short_too = (
-        _waiting(shape=shape, arrived_ns=n) for n, shape in enumerate(["short", "long", "short"])
-    )
-    for request in (short, long, short_too):
-        room.add(request)
+@pytest.mark.parametrize("due_ns", [2**64, 10**30, -1])
+def test_a_deadline_beyond_all_clocks_does_not_change_the_level(due_ns):
+    key = key_of(level=3, due_ns=due_ns, now_ns=10**18)
 
-    assert room.take(max_rows=8) == [short, short_too]
-    assert room.take(max_rows=8) == [long]
-    assert len(room) == 0
+    assert level_of(key) == 3
+    assert 0 <= due_of(key) < 2**64
 
 
-def test_a_request_that_has_left_is_not_taken_and_leaves_only_once():
-    room = WaitingRoom()
-    first, second = (_waiting(arrived_ns=n) for n in range(2))
-    room.add(first)
-    room.add(second)
-
-    assert room.remove(first)
-    assert not room.remove(first)
-    assert room.take(max_rows=8) == [second]
-    assert not room.remove(second)
+def test_a_place_by_hand():
+    # 1000 ns are left: 10 bits, of which 7 are kept, so in steps of 8 ns.
+    assert due_of(key_of(level=1, due_ns=5_007, now_ns=4_007)) == 5_000
+    assert due_of(key_of(level=1, due_ns=5_000, now_ns=4_000)) == 5_000
+    # Up to 127 ns nothing is rounded.
+    assert due_of(key_of(level=1, due_ns=5_007, now_ns=4_880)) == 5_007
 
 
-class RoomBesideAList(RuleBasedStateMachine):
-    """The room does what a plain list does that is searched from its oldest request on."""
+def test_the_smallest_place_goes_first_and_equals_in_the_order_of_arrival():
+    jobs = [_job(key=key) for key in (5, 3, 5, 1, 3)]
+    lane = _lane(*jobs)
+
+    batch = lane.take(most_rows=8, splits=True)
+
+    assert batch.jobs == [jobs[3], jobs[1], jobs[4], jobs[0], jobs[2]]
+    assert (batch.rows, batch.skipped, batch.kept, lane.rows) == (5, {}, 1, 0)
+
+
+def test_a_request_that_does_not_fit_fills_the_batch_and_goes_on_in_the_next():
+    first, second = _job(rows=2), _job(rows=9)
+    lane = _lane(first, second)
+
+    assert _taken(lane.take(most_rows=4, splits=True)) == [(first, 0, 2), (second, 0, 2)]
+    assert lane.first() is second
+    assert _taken(lane.take(most_rows=4, splits=True)) == [(second, 2, 6)]
+    last = _job(rows=3)
+    lane.add(last)
+    assert _taken(lane.take(most_rows=4, splits=True)) == [(second, 6, 9), (last, 0, 1)]
+    assert _taken(lane.take(most_rows=4, splits=True)) == [(last, 1, 3)]
+    assert lane.rows == 0
+
+
+def test_without_splits_a_request_waits_for_a_batch_that_holds_it():
+    first, second, large = _job(rows=2), _job(rows=3), _job(rows=9)
+    lane = _lane(first, second, large)
+
+    assert lane.take(most_rows=4, splits=False).jobs == [first]
+    assert lane.take(most_rows=4, splits=False).jobs == [second]
+    assert _taken(lane.take(most_rows=4, splits=False)) == [(large, 0, 9)]
+
+
+def test_more_urgent_requests_overtake_one_that_has_begun():
+    large, urgent = _job(rows=6, key=5), _job(rows=1, key=2)
+    lane = _lane(large)
+    lane.take(most_rows=4, splits=True)
+    lane.add(urgent)
+
+    assert _taken(lane.take(most_rows=4, splits=True)) == [(urgent, 0, 1), (large, 4, 6)]
+
+
+def test_those_whose_time_has_come_are_found_on_every_level():
+    jobs = [_job(key=key_of(level=level, due_ns=due, now_ns=due)) for level, due in
+            ((1, 30), (1, 10), (2, 20), (2, 40))]  # fmt: skip
+    lane = _lane(*jobs)
+
+    assert lane.due_by(20) == [jobs[1], jobs[2]]
+    assert lane.next_due_ns(20) == 30
+    assert lane.next_due_ns(40) is None
+
+
+@pytest.mark.parametrize(
+    ("done", "left"),
+    [
+        ((), [(0, 3, 5), (1, 0, 2), (2, 0, 1)]),
+        ((0,), [(1, 0, 2), (2, 0, 1)]),
+        ((1,), [(0, 3, 5), (2, 0, 1)]),
+        ((2,), [(0, 3, 5), (1, 0, 2)]),
+        ((0, 1), [(2, 0, 1)]),
+        ((1, 2), [(0, 3, 5)]),
+        ((0, 1, 2), []),
+    ],
+)
+def test_a_batch_without_those_that_have_gone_keeps_the_parts_of_the_others(done, left):
+    jobs = [_job(rows=5), _job(rows=2), _job(rows=4)]
+    batch = Batch(jobs, rows=5, skipped={jobs[0]: 3}, kept=1)
+    for number in done:
+        jobs[number].done = True
+
+    rest = batch.without_done()
+
+    assert _taken(rest) == [(jobs[number], first, last) for number, first, last in left]
+    assert rest.rows == sum(last - first for _, first, last in left)
+
+
+class LaneBesideAList(RuleBasedStateMachine):
+    """A room of several shapes does what a list does that is sorted and searched from the start."""
 
     @initialize()
     def start(self) -> None:
         self.room = WaitingRoom()
-        self.expected: list[Waiting] = []
-        self.gone: list[Waiting] = []
-        self.clock_ns = 0
+        self.expected: list[Job] = []  # in the order of arrival
+        self.gone: list[Job] = []
 
-    @rule(rows=st.integers(1, 5), shape=st.sampled_from("abc"))
-    def arrive(self, rows: int, shape: str) -> None:
-        self.clock_ns += 1
-        waiting = _waiting(rows=rows, shape=shape, arrived_ns=self.clock_ns)
-        self.room.add(waiting)
-        self.expected.append(waiting)
+    def _sorted(self, shape: str) -> list[Job]:
+        jobs = [job for job in self.expected if job.shape_key == shape]
+        return sorted(jobs, key=lambda job: job.key)  # stable
+
+    @rule(
+        rows=st.integers(1, 5),
+        key=st.integers(0, 6),
+        shape=st.sampled_from("ab"),
+        size_bytes=st.integers(0, 9),
+    )
+    def arrive(self, rows: int, key: int, shape: str, size_bytes: int) -> None:
+        job = _job(rows=rows, key=key, shape=shape, size_bytes=size_bytes)
+        self.room.add(job)
+        self.expected.append(job)
 
     @precondition(lambda self: self.expected)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
-        waiting = data.draw(st.sampled_from(self.expected))
-        assert self.room.remove(waiting)
-        self.expected.remove(waiting)
-        self.gone.append(waiting)
+        job = data.draw(st.sampled_from(self.expected))
+        assert self.room.remove(job)
+        self.expected.remove(job)
+        self.gone.append(job)
 
     @precondition(lambda self: self.gone)
     @rule(data=st.data())
     def leave_again(self, data: st.DataObject) -> None:
         assert not self.room.remove(data.draw(st.sampled_from(self.gone)))
 
-    @rule(max_rows=st.integers(1, 8))
-    def take(self, max_rows: int) -> None:
-        batch = self.room.take(max_rows=max_rows)
-        wanted: list[Waiting] = []
-        for waiting in self.expected:
-            if waiting.shape_key != self.expected[0].shape_key:
-                continue
-            if wanted and sum(w.rows for w in wanted) + waiting.rows > max_rows:
+    @precondition(lambda self: self.expected)
+    @rule(most_rows=st.integers(1, 8), splits=st.booleans())
+    def take(self, most_rows: int, splits: bool) -> None:
+        first_key = min(job.key for job in self.expected)
+        lane = self.room.next_lane()
+        assert lane.first_key == first_key
+        shape = lane.first().shape_key
+        wanted: list[tuple[Job, int, int]] = []
+        free = most_rows
+        for job in self._sorted(shape):
+            left = job.rows - job.rows_taken
+            if not free or (wanted and not splits and left > free):
                 break
-            wanted.append(waiting)
-        assert batch == wanted
-        self.expected = [waiting for waiting in self.expected if waiting not in wanted]
-        self.gone += wanted
+            now = min(left, free) if splits else left
+            wanted.append((job, job.rows_taken, job.rows_taken + now))
+            free = max(0, free - now)
+
+        batch = self.room.take(lane, most_rows=most_rows, splits=splits)
+
+        assert _taken(batch) == wanted
+        assert batch.rows == sum(last - first for _, first, last in wanted)
+        for job, _, last in wanted:
+            assert job.rows_taken == last
+            if last == job.rows:
+                self.expected.remove(job)
+                self.gone.append(job)
 
     @invariant()
-    def nothing_is_lost(self) -> None:
-        assert len(self.room) == len(self.expected)
+    def counts_rows_and_bytes_add_up(self) -> None:
+        assert len(self.room) == self.room.count == len(self.expected)
+        assert self.room.size_bytes == sum(job.size_bytes for job in self.expected)
+        assert self.room.lanes.keys() == {job.shape_key for job in self.expected}
+
+    @invariant()
+    def what_is_ahead_and_behind_is_known(self) -> None:
+        for shape, lane in self.room.lanes.items():
+            jobs = self._sorted(shape)
+            left = {job: job.rows - job.rows_taken for job in jobs}
+            assert lane.rows == sum(left.values())
+            assert lane.first() is jobs[0]
+            assert (lane.first_key, lane.last_key) == (jobs[0].key, jobs[-1].key)
+            for key in range(-1, 8):
+                ahead = [job for job in jobs if job.key <= key]
+                assert lane.rows_before(key) == sum(left[job] for job in ahead)
+                behind: dict[int, int] = {}
+                for job in jobs[len(ahead) :]:
+                    behind[job.key] = behind.get(job.key, 0) + left[job]
+                assert list(lane.places_after(key)) == list(behind.items())
 
 
-RoomBesideAList.TestCase.settings = settings(max_examples=50, deadline=None)
-test_the_room_does_what_a_list_does = RoomBesideAList.TestCase
+LaneBesideAList.TestCase.settings = settings(max_examples=100, deadline=None)
+test_the_room_does_what_a_list_does = LaneBesideAList.TestCase
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from("ab")), max_size=20))
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3), st.sampled_from("ab")), max_size=20),
+    st.integers(1, 6),
+)
 @settings(max_examples=50, deadline=None)
-def test_whoever_arrives_is_taken_exactly_once(arrivals):
+def test_every_row_is_taken_exactly_once(arrivals, most_rows):
     room = WaitingRoom()
-    requests = [_waiting(rows=r, shape=s, arrived_ns=n) for n, (r, s) in enumerate(arrivals)]
-    for request in requests:
-        room.add(request)
+    jobs = [_job(rows=rows, key=key, shape=shape) for rows, key, shape in arrivals]
+    for job in jobs:
+        room.add(job)
 
-    taken: list[Waiting] = []
-    while batch := room.take(max_rows=4):
-        assert sum(request.rows for request in batch) <= 4
-        assert len({request.shape_key for request in batch}) == 1
-        taken += batch
+    taken: dict[Job, list[int]] = {job: [] for job in jobs}
+    batches = 0
+    while room.count:
+        batch = room.take(room.next_lane(), most_rows=most_rows)
+        assert 1 <= batch.rows <= most_rows
+        assert len({job.shape_key for job in batch.jobs}) == 1
+        for job, first, last in batch.parts():
+            taken[job] += range(first, last)
+        batches += 1
 
-    assert sorted(taken, key=lambda request: request.arrived_ns) == requests
+    assert all(rows == list(range(job.rows)) for job, rows in taken.items())
+    per_shape = (sum(j.rows for j in jobs if j.shape_key == shape) for shape in "ab")
+    if len({job.key for job in jobs}) <= 1:
+        assert batches == sum(math.ceil(rows / most_rows) for rows in per_shape)

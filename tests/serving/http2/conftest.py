@@ -1,16 +1,18 @@
 """HTTP/2 in memory: a server's connection, and at its other end h2 or frames made by hand."""
 
 import asyncio
-from collections.abc import Mapping
+import urllib.parse
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, StreamEnded
+from h2.events import DataReceived, ResponseReceived, StreamEnded, TrailersReceived
 from h2.settings import Settings
 
+from serving.protocol.grpc_http2 import GrpcService
 from serving.protocol.http2 import Connection, Envelope, Limits, ReadModerator, stateless_block
 
 _PATIENCE_S = 60  # a test that waits so long has failed; it never does otherwise
@@ -168,6 +170,87 @@ def http2_wire() -> type[Http2Wire]:
     return Http2Wire
 
 
+@dataclass(frozen=True)
+class GrpcAnswer:
+    """What a call was answered: HTTP's status, gRPC's (its number), its text, metadata, body."""
+
+    http: int
+    code: int | None
+    text: str
+    metadata: dict[bytes, bytes]
+    body: bytes
+
+    @property
+    def message(self) -> bytes:
+        """The one message in the body, behind its prefix."""
+        assert self.body[:5] == b"\0" + (len(self.body) - 5).to_bytes(4, "big")
+        return self.body[5:]
+
+
+class GrpcWire:
+    """Calls over one connection of a service, each with its body in parts."""
+
+    def __init__(self, service: GrpcService) -> None:
+        self.wire = Http2Wire(service.connection()).greet()
+        self._last = -1
+
+    @staticmethod
+    def framed(data: bytes, *, flag: int = 0) -> bytes:
+        """A message behind its prefix."""
+        return bytes([flag]) + len(data).to_bytes(4, "big") + data
+
+    def send(
+        self,
+        path: str,
+        *parts: bytes,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        content_type: bytes = b"application/grpc",
+        ends: bool = True,
+    ) -> int:
+        """Send a call, whole or, where it does not end, its beginning; returns its stream."""
+        self.wire.deliver()
+        self._last += 2
+        fields = [
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", path.encode()),
+            (b":authority", b"test"),
+            (b"te", b"trailers"),
+            (b"content-type", content_type),
+            *headers,
+        ]
+        self.wire.client.send_headers(self._last, fields, end_stream=ends and not parts)
+        self.wire.deliver()
+        for place, part in enumerate(parts, start=1):
+            ends_here = ends and place == len(parts)
+            self.wire.deliver(bytes(Frame(0x0, ends_here, self._last, part)))
+        if ends and parts:  # h2 has not seen the frames made by hand
+            self.wire.client.end_stream(self._last)
+            self.wire.client.clear_outbound_data_buffer()
+        return self._last
+
+    async def answer(self, number: int) -> GrpcAnswer:
+        """Wait for the answer on that stream."""
+        await self.wire.receive_until(StreamEnded, stream=number)
+        fields: dict[bytes, bytes] = {}
+        for event in self.wire.events:
+            if isinstance(event, (ResponseReceived, TrailersReceived)):
+                fields |= dict(event.headers) if event.stream_id == number else {}
+        code = fields.pop(b"grpc-status", None)
+        text = fields.pop(b"grpc-message", b"").decode("ascii")
+        return GrpcAnswer(
+            http=int(fields.pop(b":status")),
+            code=None if code is None else int(code),
+            text=urllib.parse.unquote(text),
+            metadata=fields,
+            body=self.wire.answered(number)[0],
+        )
+
+    async def call(self, path: str, *parts: bytes, **what: Any) -> GrpcAnswer:
+        """Send a call and wait for its answer."""
+        return await self.answer(self.send(path, *parts, **what))
+
+
 class RecordedStream:
     """A stream that remembers what happened to it."""
 
@@ -226,6 +309,11 @@ class RecordingServer:
 @pytest.fixture(scope="session")
 def http2_server() -> type[RecordingServer]:
     return RecordingServer
+
+
+@pytest.fixture(scope="session")
+def grpc_wire() -> type[GrpcWire]:
+    return GrpcWire
 
 
 @pytest.fixture
