@@ -33,7 +33,8 @@ _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
 _LEAST_STEP_NS = 100_000
 _LEAST_WAKE_NS = 1_000_000
-_AT_ONCE_NS = 150_000  # a batch so short runs in the event loop: a thread would cost more
+_MAX_REFUSALS = 256  # that are remembered
+AT_ONCE_NS = 150_000  # a batch so short runs in the event loop: a thread would cost more
 _LONELY_REQUESTS, _LONELY_FACTOR = 8, 7  # after so many that came one at a time, so much longer
 _LONELY_GAP_NS = 60_000  # one that comes sooner after such a batch has waited for its end
 
@@ -66,8 +67,9 @@ class Batcher:
 
     `instances` batches may run at once, and `ahead` full ones wait for them. `clock` is monotonic,
     in nanoseconds. `service_time` may hold what was learned while warming up. A refused request
-    raises `refusal`. A batch expected to take `at_once_ns` at most runs in the event loop; with
-    that exception, everything but `_execute` happens there.
+    raises `refusal`. A batch expected to take `at_once_ns` at most runs in the event loop, which is
+    for engines whose time does not depend on the data (0: none); with that exception, everything
+    but `_execute` happens there.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Batcher:
         refusal: type[Unavailable] = Overloaded,
         budget: EngineBudget | None = None,
         ahead: int = 0,
-        at_once_ns: int = _AT_ONCE_NS,
+        at_once_ns: int = 0,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._engine = engine
@@ -123,7 +125,8 @@ class Batcher:
     @property
     def waiting_requests(self) -> int:
         """How many accepted requests are not yet with the engine."""
-        return self._room.count
+        in_threads = sum(len(run.batch.jobs) for run in self._running if not run.begun)
+        return self._room.count + in_threads
 
     @property
     def admission(self) -> Admission:
@@ -174,6 +177,8 @@ class Batcher:
 
     def remember_refusal(self, kind: Hashable, answer: bytes, *, retry_after_ns: int) -> None:
         """Keep what a front end answered, until the queue moves or it is time to try again."""
+        if len(self._refusals) >= _MAX_REFUSALS:
+            self._refusals.clear()
         self._refusals[kind] = (answer, self._clock() + retry_after_ns)
 
     def cancel(self, job: Job) -> None:

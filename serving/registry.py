@@ -10,7 +10,7 @@ from enum import Enum
 
 from ridgeline.errors import NotFound, Overloaded, RidgelineError, Unavailable
 from ridgeline.repository import RepositoryModel, scan
-from serving.batcher import Batcher
+from serving.batcher import AT_ONCE_NS, Batcher
 from serving.engine import OnnxEngine
 from serving.loading import LoadedVersion, load_version, versions_to_serve
 from serving.settings import ServeSettings
@@ -182,6 +182,8 @@ class Registry:
             service_time=loaded.service_time,
             budget=self._budget,
             ahead=_AHEAD,
+            # A graph whose cost cannot be counted may loop for as long as its data say.
+            at_once_ns=AT_ONCE_NS if loaded.cost and loaded.cost.multiply_adds_per_sample else 0,
             refusal=Overloaded if self._settings.overload_status == "exhausted" else Unavailable,
         )
         served.ready = ReadyVersion(served.name, served.version, loaded, batcher, statistics)
