@@ -84,11 +84,13 @@ async def test_a_full_batch_waits_ahead_in_the_thread_a_smaller_one_in_the_queue
     batcher, first = await make_busy(batcher={"ahead": 1})
     full = await ask(batcher, *[1] * 8)
     await _turns()
-    assert batcher.waiting_requests == 0  # it will run as soon as the engine is free
+    assert len(batcher._running) == 2  # it will run as soon as the engine is free
+    assert batcher.waiting_requests == 1
     small = [await ask(batcher, n) for n in (2, 3)]
     full_too = await ask(batcher, *[4] * 8)
     await _turns()
-    assert batcher.waiting_requests == 3  # one batch ahead is enough
+    assert len(batcher._running) == 2  # one batch ahead is enough
+    assert batcher.waiting_requests == 4
 
     engine.let_go(9)
 
@@ -105,11 +107,11 @@ async def test_a_batch_that_is_not_full_does_not_go_ahead(make_busy, engine, ask
     batcher, first = await make_busy(batcher={"ahead": 1})
     early = await ask(batcher, *[1] * 7)
     await _turns()
-    assert batcher.waiting_requests == 1
+    assert len(batcher._running) == 1
 
     late = await ask(batcher, 2)  # now it is
     await _turns()
-    assert batcher.waiting_requests == 0
+    assert len(batcher._running) == 2
     engine.let_go(2)
 
     await asyncio.gather(first, early, late)
@@ -227,7 +229,7 @@ async def test_who_is_late_in_a_batch_that_waits_ahead_is_told_at_once(
     late = await ask(batcher, *[1] * 4, deadline_ns=clock.now_ns + 10)
     patient = await ask(batcher, *[2] * 4)
     await _turns()
-    assert batcher.waiting_requests == 0
+    assert len(batcher._running) == 2
 
     clock.now_ns += 10
 
