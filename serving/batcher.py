@@ -35,7 +35,7 @@ _LEAST_STEP_NS = 100_000
 _LEAST_WAKE_NS = 1_000_000
 _MAX_REFUSALS = 256  # that are remembered
 AT_ONCE_NS = 150_000  # a batch so short runs in the event loop: a thread would cost more
-_LONELY_REQUESTS, _LONELY_FACTOR = 8, 7  # after so many that came one at a time, so much longer
+_LONELY_REQUESTS, _LONELY_FACTOR = 8, 14  # after so many that came one at a time, so much longer
 _LONELY_GAP_NS = 60_000  # one that comes sooner after such a batch has waited for its end
 
 

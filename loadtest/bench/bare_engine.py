@@ -17,6 +17,7 @@ import onnxruntime
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _NS_PER_MS, _NS_PER_S, _US_PER_S = 1e6, 1e9, 1e6
+_LEAST_RUNS = 4  # of each way, however long they take
 _PARTS = 2 * len(_BATCH_SIZES) + 1
 
 
@@ -60,7 +61,7 @@ def _samples_per_s(
     run = _runner(session, rows=rows)
 
     def work(number: int) -> None:
-        while time.perf_counter() < end_s:
+        while time.perf_counter() < end_s or counts[number] < _LEAST_RUNS * rows:
             run()
             counts[number] += rows
 
@@ -78,7 +79,7 @@ def _times_ns(session: onnxruntime.InferenceSession, *, rows: int, for_s: float)
     run = _runner(session, rows=rows)
     times: list[int] = []
     end_ns = time.perf_counter_ns() + int(for_s * _NS_PER_S)
-    while not times or time.perf_counter_ns() < end_ns:
+    while len(times) < _LEAST_RUNS or time.perf_counter_ns() < end_ns:
         begin_ns = time.perf_counter_ns()
         run()
         times.append(time.perf_counter_ns() - begin_ns)

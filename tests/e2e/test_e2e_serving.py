@@ -514,7 +514,7 @@ def test_a_client_that_goes_away_gives_its_place_in_the_queue_up(busy):
         _until(lambda: _accepted(busy) >= 2)
         leaving.close()
         _until(lambda: busy.metric("nv_inference_request_failure", reason="CANCELED") == 1)
-        with pytest.raises(InferenceServerException, match="DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED"):
+        with pytest.raises(InferenceServerException, match=r"DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED"):
             ask(busy, "grpc", "slow", {"x": x}, client_timeout=0.01)
 
         assert [same(call.result().as_numpy("y"), x) for call in running] == [True, True]
