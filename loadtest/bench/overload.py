@@ -31,7 +31,7 @@ from loadtest.bench.overload_runs import (
 )
 from loadtest.bench.overload_servers import SERVERS, Sample, server
 from loadtest.bench.overload_show import on_time_plot, table
-from ridgeline.errors import RidgelineError
+from ridgeline.errors import RidgelineError, StepFailed
 
 _FILES = 8192
 
@@ -94,6 +94,7 @@ def _over_model(model: str, *, arguments: argparse.Namespace, repository: Path) 
             "rounds": rounds,
         }
         for name, rounds in raw.items()
+        if rounds
     }
 
 
