@@ -31,7 +31,7 @@ from loadtest.bench.overload_runs import (
 )
 from loadtest.bench.overload_servers import SERVERS, Sample, server
 from loadtest.bench.overload_show import on_time_plot, table
-from ridgeline.errors import RidgelineError, StepFailed
+from ridgeline.errors import RidgelineError
 
 _FILES = 8192
 
