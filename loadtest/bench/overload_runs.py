@@ -92,7 +92,7 @@ class Bench:
         settle(self.target)
         before_s = cpu_s(self.target.process_ids())
         done = subprocess.run(
-            [sys.executable, "-m", "loadtest.bench.wire", "--json-spec", "-"],
+            [sys.executable, "-m", "loadtest.wire.generator", "--json-spec", "-"],
             input=json.dumps(whole).encode(),
             stdout=subprocess.PIPE,
             check=False,

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from loadtest.bench import wire_frames as http2
-from loadtest.bench.wire_ledger import (
+from loadtest.wire import frames as http2
+from loadtest.wire.ledger import (
     ANSWERED,
     GAVE_UP,
     LOST,

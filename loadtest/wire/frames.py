@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 
-from loadtest.bench.wire_hpack import encode
+from loadtest.wire.hpack import encode
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER = struct.Struct(">HBBBI")  # length in 16 + 8 bits, type, flags, stream

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.bench.wire_ledger import (
+from loadtest.verdict import INVALID, VALID
+from loadtest.wire.ledger import (
     ANSWERED,
     Entries,
     Times,
     name_of,
 )
-from loadtest.verdict import INVALID, VALID
 
 _NS_PER_MS, _NS_PER_S, _US_PER_S = 1_000_000, 1_000_000_000, 1_000_000
 _BIN_NS = 100 * _NS_PER_MS

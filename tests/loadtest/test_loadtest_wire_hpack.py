@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.bench.wire_hpack import MALFORMED_BLOCK, NO_STATUS, StatusReader, encode
+from loadtest.wire.hpack import MALFORMED_BLOCK, NO_STATUS, StatusReader, encode
 
 HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
 

@@ -1,4 +1,4 @@
-"""What `python -m loadtest.bench.wire` is told, as JSON."""
+"""What `python -m loadtest.wire.generator` is told, as JSON."""
 
 import json
 import math

@@ -17,9 +17,9 @@ import pytest
 import uvloop
 from tritonclient.grpc import service_pb2
 
-from loadtest.bench import wire
-from loadtest.bench.wire_ledger import ANSWERED, GAVE_UP, LOST, NEVER_SENT, RESET
-from loadtest.bench.wire_spec import DeadlineClass, Phase, Spec
+from loadtest.wire import generator
+from loadtest.wire.ledger import ANSWERED, GAVE_UP, LOST, NEVER_SENT, RESET
+from loadtest.wire.spec import DeadlineClass, Phase, Spec
 from ridgeline.errors import Unavailable
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -84,7 +84,7 @@ def message(tmp_path):
 
 def drive(spec):
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(wire.drive(spec))
+        return runner.run(generator.drive(spec))
 
 
 def closed(port, message_path, **settings):
@@ -340,7 +340,7 @@ def test_the_command_says_what_is_wrong_with_its_specification():
 
 def command(spec, *, rc):
     done = subprocess.run(
-        [sys.executable, "-m", "loadtest.bench.wire", "--json-spec", "-"],
+        [sys.executable, "-m", "loadtest.wire.generator", "--json-spec", "-"],
         input=json.dumps(spec),
         capture_output=True,
         text=True,

@@ -5,10 +5,10 @@ import asyncio
 import hpack
 import pytest
 
-from loadtest.bench import wire_frames as http2
-from loadtest.bench.wire_frames import Call, frame, number_frame, settings_frame
-from loadtest.bench.wire_http2 import Http2Line
-from loadtest.bench.wire_ledger import (
+from loadtest.wire import frames as http2
+from loadtest.wire.frames import Call, frame, number_frame, settings_frame
+from loadtest.wire.http2 import Http2Line
+from loadtest.wire.ledger import (
     ANSWERED,
     LOST,
     MALFORMED,

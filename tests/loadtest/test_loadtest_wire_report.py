@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from loadtest.bench.wire_ledger import ANSWERED, GAVE_UP, Entries, name_of
-from loadtest.bench.wire_report import ClientCost, recovery_ms, series, summarise
+from loadtest.wire.ledger import ANSWERED, GAVE_UP, Entries, name_of
+from loadtest.wire.report import ClientCost, recovery_ms, series, summarise
 
 MS = 1_000_000
 IDLE = ClientCost(cpu_s=0.001, busy=0.1, lags_ns=np.array([0, MS]))

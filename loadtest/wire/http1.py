@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httptools
 
-from loadtest.bench.wire_ledger import ANSWERED, LOST, MALFORMED, NEVER_SENT, Ledger
+from loadtest.wire.ledger import ANSWERED, LOST, MALFORMED, NEVER_SENT, Ledger
 
 _OK = 200  # of http.HTTPStatus, whose members compare slowly
 

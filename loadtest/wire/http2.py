@@ -7,10 +7,10 @@ in one write. The peer's flow control, frame size and number of streams are resp
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from loadtest.bench import wire_frames as http2
-from loadtest.bench.wire_hpack import MALFORMED_BLOCK, NO_STATUS, StatusReader
-from loadtest.bench.wire_ledger import ANSWERED, MALFORMED, RESET, Ledger
-from loadtest.bench.wire_streams import Streams
+from loadtest.wire import frames as http2
+from loadtest.wire.hpack import MALFORMED_BLOCK, NO_STATUS, StatusReader
+from loadtest.wire.ledger import ANSWERED, MALFORMED, RESET, Ledger
+from loadtest.wire.streams import Streams
 
 _TOP_UP_BYTES = 2**30
 _WHOLE = http2.END_HEADERS | http2.PADDED | http2.PRIORITY

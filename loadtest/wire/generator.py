@@ -1,6 +1,6 @@
 """A load generator that costs little: requests made beforehand, put on the wire by hand.
 
-Usage: python -m loadtest.bench.wire --json-spec TEXT (or `-`, to read it from standard input);
+Usage: python -m loadtest.wire.generator --json-spec TEXT (or `-`, to read it from standard input);
 prints JSON. A process of its own, so that nothing else runs in it. `Spec` says what it takes.
 """
 
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import uvloop
 
-from loadtest.bench.wire_frames import Call
-from loadtest.bench.wire_http1 import Http1Line, Post
-from loadtest.bench.wire_http2 import Http2Line
-from loadtest.bench.wire_ledger import LOST, Entries, Ledger, Line
-from loadtest.bench.wire_report import ClientCost, summarise
-from loadtest.bench.wire_spec import Spec
+from loadtest.wire.frames import Call
+from loadtest.wire.http1 import Http1Line, Post
+from loadtest.wire.http2 import Http2Line
+from loadtest.wire.ledger import LOST, Entries, Ledger, Line
+from loadtest.wire.report import ClientCost, summarise
+from loadtest.wire.spec import Spec
 from ridgeline.errors import RidgelineError, Unavailable
 
 _NS_PER_S = 1_000_000_000
@@ -229,7 +229,7 @@ class _OpenLoop(_Run):
 
 def main() -> int:
     """Run what the command line tells, print the figures. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.wire", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.wire.generator", description=__doc__)
     parser.add_argument("--json-spec", required=True, help="the run, as JSON; - reads it")
     text = parser.parse_args().json_spec
     try:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from loadtest.bench.wire_spec import DeadlineClass, Phase, Spec
+from loadtest.wire.spec import DeadlineClass, Phase, Spec
 from ridgeline.errors import InvalidInput
 
 ONE = (DeadlineClass("file"),)
