@@ -5,7 +5,7 @@ A front end makes a subclass that sends the answer; nothing else stands between 
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -51,6 +51,19 @@ class BatchOutputs:
 
 # What one of several batches gave for a request: its first row there, and the rows of the outputs.
 Part = tuple[int, BatchOutputs, int, int]
+
+
+class JobArguments(TypedDict):
+    """What a job is told of its request."""
+
+    inputs: tuple[Payload, ...]
+    rows: int
+    size_bytes: int
+    outputs: tuple[str, ...]
+    shape_key: Any
+    deadline_ns: int | None
+    timeout_ns: int | None
+    priority: int
 
 
 class Job:

@@ -95,7 +95,7 @@ class StatisticsCollector(Collector):
             "nv_inference_pending_request_count", "requests waiting for the engine", labels=_LABELS
         )
         for version in ready:
-            pending.add_metric(_of(version), version.batcher.waiting_requests)
+            pending.add_metric(_of(version), version.scheduler.waiting_requests)
         yield pending
         capacity = GaugeMetricFamily(
             "ridgeline_capacity_rows_per_second",
@@ -103,7 +103,8 @@ class StatisticsCollector(Collector):
             labels=_LABELS,
         )
         for version in ready:
-            capacity.add_metric(_of(version), version.batcher.admission.rows_per_s)
+            if version.batcher is not None:
+                capacity.add_metric(_of(version), version.batcher.admission.rows_per_s)
         yield capacity
         yield from _model_info(ready)
         loaded = GaugeMetricFamily("nv_model_load_duration_secs", "time to load", labels=_LABELS)

@@ -13,6 +13,7 @@ from ridgeline.repository import RepositoryModel, scan
 from serving.batcher import AT_ONCE_NS, Batcher
 from serving.engine import OnnxEngine
 from serving.loading import LoadedVersion, load_version, versions_to_serve
+from serving.scheduler import BatchScheduler, Scheduler
 from serving.settings import ServeSettings
 from serving.statistics import ModelStatistics
 from serving.workers import EngineBudget
@@ -33,13 +34,17 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class ReadyVersion:
-    """A version that can answer."""
+    """A version that can answer.
+
+    Usual requests go straight to the `batcher`, where there is one; all others to the `scheduler`.
+    """
 
     name: str
     version: str
     loaded: LoadedVersion
-    batcher: Batcher
+    scheduler: Scheduler
     statistics: ModelStatistics
+    batcher: Batcher | None = None
 
 
 @dataclass
@@ -123,8 +128,10 @@ class Registry:
         self._closing = True
         if self._warming:
             self._warming.stop()
-        batchers = [served.ready.batcher for served in self if served.ready]
-        await asyncio.gather(*(batcher.close(drain_seconds=drain_seconds) for batcher in batchers))
+        schedulers = [served.ready.scheduler for served in self if served.ready]
+        await asyncio.gather(
+            *(scheduler.close(drain_seconds=drain_seconds) for scheduler in schedulers)
+        )
         for served in self:
             served.state, served.reason = State.UNAVAILABLE, "the server is stopping"
             served.ready = None
@@ -172,7 +179,14 @@ class Registry:
             return
         self._warming = None
         served.load_ns = time.monotonic_ns() - begin_ns
-        statistics = ModelStatistics()
+        served.ready = self._started(loaded, version=served.version)
+        served.state, served.reason = State.READY, ""
+        self.generation += 1
+        logger.info("model %r version %s is ready", served.name, served.version)
+
+    def _started(self, loaded: LoadedVersion, *, version: str) -> ReadyVersion:
+        """Put a scheduler before the engine of a model."""
+        name, statistics = loaded.spec.name, ModelStatistics()
         batcher = Batcher(
             loaded.engine,
             spec=loaded.spec,
@@ -186,10 +200,10 @@ class Registry:
             at_once_ns=AT_ONCE_NS if loaded.cost and loaded.cost.multiply_adds_per_sample else 0,
             refusal=Overloaded if self._settings.overload_status == "exhausted" else Unavailable,
         )
-        served.ready = ReadyVersion(served.name, served.version, loaded, batcher, statistics)
-        served.state, served.reason = State.READY, ""
-        self.generation += 1
-        logger.info("model %r version %s is ready", served.name, served.version)
+        scheduler = BatchScheduler(
+            batcher, name=name, version=version, spec=loaded.spec, statistics=statistics
+        )
+        return ReadyVersion(name, version, loaded, scheduler, statistics, batcher)
 
 
 def _reason(error: Exception) -> str:

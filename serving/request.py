@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Tensors = Mapping[str, np.ndarray]
+Parameter = bool | int | float | str  # what a parameter of the protocol may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class InferRequest:
     An empty `model_version` asks for the newest; empty `outputs` ask for all. `deadline_ns` is on
     the monotonic clock (time.monotonic_ns); None where the client gave none. `priority` (0: the
     model's default, 1: the highest) and `timeout_ns` (None: the model's) are those of Triton's
-    schedule policy.
+    schedule policy. `parameters` are all that the client gave, those included.
     """
 
     model_name: str
@@ -26,13 +27,15 @@ class InferRequest:
     deadline_ns: int | None = None
     priority: int = 0
     timeout_ns: int | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """The answer to one request: its outputs in the order asked for, else in the model's order."""
+    """An answer to one request: its outputs in the order asked for, else in the model's order."""
 
     model_name: str
     model_version: str
     outputs: Tensors
-    id: str = field(default="")
+    id: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)

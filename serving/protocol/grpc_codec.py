@@ -17,7 +17,7 @@ from serving.protocol.tensors import (
     schedule_parameters,
     to_raw,
 )
-from serving.request import InferRequest, InferResponse
+from serving.request import InferRequest, InferResponse, Parameter
 
 # The field of InferTensorContents that carries each datatype; FP16 and BF16 travel raw only.
 _FIELDS = {
@@ -45,9 +45,10 @@ def decode_request(
     for a parameter of an extension that this server does not offer.
     """
     inputs: dict[str, np.ndarray] = {}
-    parameters = {
-        name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
+    parameters: dict[str, Parameter] = {
+        name: getattr(value, choice)
         for name, value in message.parameters.items()
+        if (choice := value.WhichOneof("parameter_choice")) is not None
     }
     with naming_model(message.model_name):
         for name, array in _tensors(message):
@@ -64,6 +65,7 @@ def decode_request(
         inputs=inputs,
         outputs=tuple(output.name for output in message.outputs),
         deadline_ns=deadline_ns,
+        parameters=parameters,
         **schedule,
     )
 

@@ -132,7 +132,7 @@ class Call(Job):
     def _submit(self, known: KnownRequest, payloads: tuple[Payload, ...]) -> None:
         """Become the job that the batcher wants, or be refused as the last one of this kind was."""
         self._chunks = []
-        batcher = known.model.batcher
+        batcher = known.batcher
         kind = (known, self._head.timeout_ns)
         block = batcher.refusal_of(kind)
         if block is not None:

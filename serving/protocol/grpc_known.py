@@ -16,7 +16,9 @@ from tritonclient.grpc import service_pb2
 from ridgeline.datatypes import datatype
 from ridgeline.errors import RidgelineError
 from ridgeline.model import FREE, ModelSpec
-from serving.dataplane import DataPlane, check
+from serving.batcher import Batcher
+from serving.contract import check
+from serving.dataplane import DataPlane
 from serving.job import BatchOutputs, Buffer, Payload
 from serving.protocol.grpc_wire import PREFIX_BYTES, framed
 from serving.registry import ReadyVersion
@@ -51,7 +53,7 @@ class AnswerTemplate:
 class KnownRequest:
     """One kind of request: what is equal in all of them, and where their tensors stand."""
 
-    model: ReadyVersion
+    batcher: Batcher
     head: bytes  # from the first byte of the body to the first tensor
     places: tuple[tuple[int, int], ...]  # of the tensors, in the order of the model's inputs
     gaps: tuple[tuple[int, bytes], ...]  # what stands between them, where there are several
@@ -112,7 +114,7 @@ class KnownRequests:
             check(request, spec=spec)
         except RidgelineError:
             return
-        if request.id or not _is_plain(message, spec):
+        if model.batcher is None or request.id or not _is_plain(message, spec):
             return
         spans = _tensor_spans(payload, message)
         if spans is None:
@@ -128,7 +130,7 @@ class KnownRequests:
         self._add(
             len(body),
             KnownRequest(
-                model=model,
+                batcher=model.batcher,
                 head=body[: spans[0][0]],
                 places=tuple(by_name[tensor.name] for tensor in spec.inputs),
                 gaps=tuple(

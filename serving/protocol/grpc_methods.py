@@ -36,21 +36,33 @@ class Method:
 
 
 def methods(dataplane: DataPlane) -> Mapping[str, Method]:
-    """Every method by its path, "/package.Service/Method"."""
+    """Every method by its path, "/package.Service/Method", group by group."""
+    return {**_inference_methods(dataplane), **_health_methods(dataplane)}
+
+
+def of_inference_service(methods: Mapping[str, Method]) -> dict[str, Method]:
+    """Methods of inference.GRPCInferenceService by their paths."""
+    return {f"/{_SERVICE}/{name}": method for name, method in methods.items()}
+
+
+def _inference_methods(dataplane: DataPlane) -> dict[str, Method]:
     service = _InferenceService(dataplane)
+    return of_inference_service(
+        {
+            "ServerLive": Method(service_pb2.ServerLiveRequest, service.server_live),
+            "ServerReady": Method(service_pb2.ServerReadyRequest, service.server_ready),
+            "ModelReady": Method(service_pb2.ModelReadyRequest, service.model_ready),
+            "ServerMetadata": Method(service_pb2.ServerMetadataRequest, service.server_metadata),
+            "ModelMetadata": Method(service_pb2.ModelMetadataRequest, service.model_metadata),
+            "ModelConfig": Method(service_pb2.ModelConfigRequest, service.model_config),
+            "ModelInfer": Method(service_pb2.ModelInferRequest, service.model_infer),
+        }
+    )
+
+
+def _health_methods(dataplane: DataPlane) -> dict[str, Method]:
     health = _HealthService(dataplane)
-    inference = {
-        "ServerLive": Method(service_pb2.ServerLiveRequest, service.server_live),
-        "ServerReady": Method(service_pb2.ServerReadyRequest, service.server_ready),
-        "ModelReady": Method(service_pb2.ModelReadyRequest, service.model_ready),
-        "ServerMetadata": Method(service_pb2.ServerMetadataRequest, service.server_metadata),
-        "ModelMetadata": Method(service_pb2.ModelMetadataRequest, service.model_metadata),
-        "ModelConfig": Method(service_pb2.ModelConfigRequest, service.model_config),
-        "ModelInfer": Method(service_pb2.ModelInferRequest, service.model_infer),
-    }
-    table = {f"/{_SERVICE}/{name}": method for name, method in inference.items()}
-    table[f"/{_HEALTH}/Check"] = Method(health_pb2.HealthCheckRequest, health.check)
-    return table
+    return {f"/{_HEALTH}/Check": Method(health_pb2.HealthCheckRequest, health.check)}
 
 
 def retry_metadata(error: Exception) -> tuple[tuple[str, str], ...]:

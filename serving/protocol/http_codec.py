@@ -98,6 +98,7 @@ def _decoded(
         inputs=inputs,
         outputs=tuple(_required(output, "name", kind=str, of="an output") for output in outputs),
         deadline_ns=deadline_ns,
+        parameters=parameters,
         **schedule_parameters(parameters),
     )
     by_output = {}

@@ -13,8 +13,9 @@ from ridgeline.errors import RidgelineError
 from serving.batcher import Batcher
 from serving.job import BatchOutputs, Job, Payload
 from serving.protocol.grpc_known import KnownRequest
-from serving.protocol.http_app import WIRE, retry_headers
+from serving.protocol.http_inference import WIRE
 from serving.protocol.http_known import KnownHttpRequests, error_response
+from serving.protocol.http_routes import retry_headers
 from serving.protocol.statuses import status_of
 
 
@@ -141,7 +142,7 @@ class _HttpJob(Job):
             timeout_ns=known.timeout_ns,
             priority=known.priority,
         )
-        self.batcher: Batcher = known.model.batcher
+        self.batcher: Batcher = known.batcher
         self._connection = connection
         self._known = known
 

@@ -72,6 +72,8 @@ class KnownHttpRequests(KnownRequests):
             decoded.binary_by_output.get(name, decoded.binary_by_default) for name in names
         )
         tensors = (*spec.inputs, *spec.outputs)
+        if model.batcher is None:
+            return
         if (
             request.id
             or request.outputs not in ((), names)
@@ -84,7 +86,7 @@ class KnownHttpRequests(KnownRequests):
         spans = _spans(request, begin=len(wire) - decoded.binary_bytes)
         rows = next(iter(request.inputs.values())).shape[0] if spec.batches else 1
         known = KnownRequest(
-            model=model,
+            batcher=model.batcher,
             head=wire[: len(wire) - decoded.binary_bytes],
             places=tuple(spans[tensor.name] for tensor in spec.inputs),
             gaps=(),

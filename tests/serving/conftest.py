@@ -15,10 +15,10 @@ from starlette.types import ASGIApp, Message
 
 from ridgeline.model import FREE, ModelSpec, TensorSpec
 from serving.batcher import Batcher
-from serving.dataplane import job_arguments
 from serving.job import FutureJob
 from serving.policy import BatchPolicy, QueuePolicy
 from serving.request import InferRequest, Tensors
+from serving.scheduler import job_arguments
 from serving.service_time import ServiceTime
 from serving.settings import ServeSettings
 from serving.statistics import ModelStatistics

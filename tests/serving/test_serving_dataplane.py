@@ -8,9 +8,11 @@ import pytest
 
 from ridgeline.errors import InvalidInput, Unavailable
 from ridgeline.model import ModelSpec, TensorSpec
-from serving.dataplane import DataPlane, check, job_arguments
+from serving.contract import check
+from serving.dataplane import DataPlane
 from serving.registry import Registry
 from serving.request import InferRequest
+from serving.scheduler import job_arguments
 from serving.statistics import FailureReason
 
 A, B = TensorSpec("a", "FP32", (3,)), TensorSpec("b", "INT64", (-1,))

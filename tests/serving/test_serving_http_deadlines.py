@@ -66,7 +66,7 @@ async def test_the_deadline_is_the_earliest_that_the_header_fields_say(
         return await infer(replace(request, deadline_ns=None))
 
     monkeypatch.setattr(dataplane, "infer", remember)
-    monkeypatch.setattr("serving.protocol.http_app.time.monotonic_ns", lambda: 7_000)
+    monkeypatch.setattr("serving.protocol.http_inference.time.monotonic_ns", lambda: 7_000)
 
     assert (await _infer(client, _body([1, 2]), headers=headers)).status == 200
 

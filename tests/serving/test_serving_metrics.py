@@ -45,7 +45,8 @@ def _ready(statistics: ModelStatistics, *, name: str = "m", cost: ModelCost | No
         name=name,
         version="1",
         loaded=SimpleNamespace(cost=cost),
-        batcher=SimpleNamespace(waiting_requests=4, admission=SimpleNamespace(rows_per_s=12.5)),
+        scheduler=SimpleNamespace(waiting_requests=4),
+        batcher=SimpleNamespace(admission=SimpleNamespace(rows_per_s=12.5)),
         statistics=statistics,
     )
     return ServedVersion(name, "1", State.READY, "", ready, load_ns=1_500_000_000)

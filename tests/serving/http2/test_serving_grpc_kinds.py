@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2
 
 from ridgeline.errors import NotFound, RidgelineError
 from ridgeline.model import FREE, ModelSpec, TensorSpec
-from serving.dataplane import check
+from serving.contract import check
 from serving.job import BatchOutputs
 from serving.protocol.grpc_codec import decode_request
 from serving.protocol.grpc_known import KnownRequests
@@ -93,7 +93,10 @@ class Still:
         ]
         self._models = {
             (spec.name, version): SimpleNamespace(
-                name=spec.name, version=version or "1", loaded=SimpleNamespace(spec=spec)
+                name=spec.name,
+                version=version or "1",
+                loaded=SimpleNamespace(spec=spec),
+                batcher=object(),
             )
             for spec in specs
             for version in ("", "1", "2")
@@ -226,7 +229,7 @@ def assert_found_as_decoded(dataplane, known, request, *, cut):
     model = dataplane.find(request.model_name, version=request.model_version)
     spec = model.loaded.spec
     check(decoded, spec=spec)
-    assert kind.model is model
+    assert kind.batcher is model.batcher
     assert (kind.priority, kind.timeout_ns) == (decoded.priority, decoded.timeout_ns)
     assert kind.rows == (decoded.inputs[spec.inputs[0].name].shape[0] if spec.batches else 1)
     got = [b"".join(p) if isinstance(p, list) else bytes(p) for p in payloads]
