@@ -8,8 +8,9 @@ from tritonclient.grpc import model_config_pb2
 from ridgeline import __version__
 from ridgeline.errors import NotFound, Unavailable
 from ridgeline.model import ModelSpec
-from serving.registry import ReadyVersion, Registry
+from serving.registry import Registry
 from serving.request import InferRequest, InferResponse
+from serving.version import ReadyVersion
 
 SERVER_NAME = "ridgeline"
 SERVER_VERSION = __version__
@@ -22,7 +23,7 @@ class ModelMetadata:
 
     spec: ModelSpec
     versions: list[str]
-    platform: str = "onnxruntime_onnx"
+    platform: str
 
 
 class DataPlane:
@@ -51,8 +52,10 @@ class DataPlane:
 
     def model_metadata(self, name: str, *, version: str = "") -> ModelMetadata:
         """What goes in and comes out. Raises NotFound or Unavailable."""
-        spec = self._registry.find(name, version=version).loaded.spec
-        return ModelMetadata(spec=spec, versions=self._registry.versions(name))
+        loaded = self._registry.find(name, version=version).loaded
+        return ModelMetadata(
+            spec=loaded.spec, versions=self._registry.versions(name), platform=loaded.platform
+        )
 
     def config(self, name: str, *, version: str = "") -> model_config_pb2.ModelConfig:
         """The complete configuration of a model. Raises NotFound or Unavailable."""

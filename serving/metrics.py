@@ -20,8 +20,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.registry import ReadyVersion, Registry, State
+from serving.registry import Registry, State
 from serving.statistics import NS_PER_US, FailureReason, Histogram, ModelStatistics
+from serving.version import ReadyVersion
 
 _LABELS = ("model", "version")
 _NS_PER_S = 1_000_000_000

@@ -8,20 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from ridgeline.errors import NotFound, Overloaded, RidgelineError, Unavailable
+from ridgeline.errors import NotFound, RidgelineError, Unavailable
 from ridgeline.repository import RepositoryModel, scan
-from serving.batcher import AT_ONCE_NS, Batcher
-from serving.engine import OnnxEngine
-from serving.loading import LoadedVersion, load_version, versions_to_serve
-from serving.scheduler import BatchScheduler, Scheduler
+from serving.loading import load_version, versions_to_serve
 from serving.settings import ServeSettings
 from serving.statistics import ModelStatistics
+from serving.version import LoadedVersion, ReadyVersion, Stoppable, Surroundings
 from serving.workers import EngineBudget
 
 logger = logging.getLogger(__name__)
-
-
-_AHEAD = 1  # full batches that wait in the engine's threads
 
 
 class State(Enum):
@@ -30,21 +25,6 @@ class State(Enum):
     LOADING = "LOADING"
     READY = "READY"
     UNAVAILABLE = "UNAVAILABLE"
-
-
-@dataclass(frozen=True)
-class ReadyVersion:
-    """A version that can answer.
-
-    Usual requests go straight to the `batcher`, where there is one; all others to the `scheduler`.
-    """
-
-    name: str
-    version: str
-    loaded: LoadedVersion
-    scheduler: Scheduler
-    statistics: ModelStatistics
-    batcher: Batcher | None = None
 
 
 @dataclass
@@ -69,8 +49,9 @@ class Registry:
         self._settings = settings
         self._models: dict[str, dict[int, ServedVersion]] = {}
         self._broken: dict[str, str] = {}
-        self._warming: OnnxEngine | None = None
-        self._budget = EngineBudget(len(os.sched_getaffinity(0)))
+        self._warming: Stoppable | None = None
+        budget = EngineBudget(len(os.sched_getaffinity(0)))
+        self._surroundings = Surroundings(settings=settings, budget=budget, find=self.find)
         self._closing = False
         self.loaded = False
         self.generation = 0
@@ -96,7 +77,7 @@ class Registry:
                 await self._load_version(model, version=version)
         self.loaded = True
 
-    def find(self, name: str, *, version: str = "") -> ReadyVersion:
+    def find(self, name: str, /, *, version: str = "") -> ReadyVersion:
         """The version asked for, or the newest that is ready.
 
         Raises NotFound for an unknown model or version, Unavailable with the reason otherwise.
@@ -137,7 +118,7 @@ class Registry:
             served.ready = None
         self.generation += 1
 
-    def _warm_up(self, engine: OnnxEngine) -> None:
+    def _warm_up(self, engine: Stoppable) -> None:
         """Keep the engine that runs for the first time in reach of `close`; called in a thread."""
         self._warming = engine
         if self._closing:
@@ -166,6 +147,7 @@ class Registry:
                 settings=self._settings,
                 on_engine=self._warm_up,
             )
+            served.ready = self._started(loaded, version=served.version)
         except Exception as error:  # one bad model must not stop the others
             served.state, served.reason = State.UNAVAILABLE, _reason(error)
             expected = isinstance(error, (RidgelineError, OSError))
@@ -179,31 +161,17 @@ class Registry:
             return
         self._warming = None
         served.load_ns = time.monotonic_ns() - begin_ns
-        served.ready = self._started(loaded, version=served.version)
         served.state, served.reason = State.READY, ""
         self.generation += 1
         logger.info("model %r version %s is ready", served.name, served.version)
 
     def _started(self, loaded: LoadedVersion, *, version: str) -> ReadyVersion:
         """Put a scheduler before the engine of a model."""
-        name, statistics = loaded.spec.name, ModelStatistics()
-        batcher = Batcher(
-            loaded.engine,
-            spec=loaded.spec,
-            statistics=statistics,
-            instances=loaded.instances,
-            policy=loaded.policy,
-            service_time=loaded.service_time,
-            budget=self._budget,
-            ahead=_AHEAD,
-            # A graph whose cost cannot be counted may loop for as long as its data say.
-            at_once_ns=AT_ONCE_NS if loaded.cost and loaded.cost.multiply_adds_per_sample else 0,
-            refusal=Overloaded if self._settings.overload_status == "exhausted" else Unavailable,
+        statistics = ModelStatistics()
+        started = loaded.start(version=version, statistics=statistics, within=self._surroundings)
+        return ReadyVersion(
+            loaded.spec.name, version, loaded, started.scheduler, statistics, started.batcher
         )
-        scheduler = BatchScheduler(
-            batcher, name=name, version=version, spec=loaded.spec, statistics=statistics
-        )
-        return ReadyVersion(name, version, loaded, scheduler, statistics, batcher)
 
 
 def _reason(error: Exception) -> str:

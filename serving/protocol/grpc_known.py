@@ -21,8 +21,8 @@ from serving.contract import check
 from serving.dataplane import DataPlane
 from serving.job import BatchOutputs, Buffer, Payload
 from serving.protocol.grpc_wire import PREFIX_BYTES, framed
-from serving.registry import ReadyVersion
 from serving.request import InferRequest
+from serving.version import ReadyVersion
 
 _MAX_SIZES = 1024
 _KINDS_OF_A_SIZE = 4

@@ -20,8 +20,8 @@ from serving.dataplane import DataPlane
 from serving.job import Payload
 from serving.protocol.grpc_known import AnswerTemplate, KnownRequest, KnownRequests
 from serving.protocol.http_codec import HEADER_LENGTH, DecodedRequest
-from serving.registry import ReadyVersion
 from serving.request import InferRequest
+from serving.version import ReadyVersion
 
 _RECENT = 16
 

@@ -6,7 +6,7 @@ import pytest
 
 from ridgeline.errors import InvalidInput
 from ridgeline.repository import scan
-from serving import loading
+from serving.backends import onnxruntime as backend
 from serving.engine import EngineSettings, OnnxEngine
 from serving.loading import load_version
 
@@ -27,7 +27,7 @@ def four_cores(monkeypatch):
     """A machine of four cores without a GPU."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(4)))
     monkeypatch.setattr(
-        loading, "resolved_provider", lambda name: "cpu" if name == "auto" else name
+        backend, "resolved_provider", lambda name: "cpu" if name == "auto" else name
     )
 
 
@@ -56,7 +56,7 @@ def test_the_instance_groups_decide_about_threads_and_provider(
         given.append(settings)
         return OnnxEngine(path, settings=EngineSettings(threads=1))
 
-    monkeypatch.setattr(loading, "OnnxEngine", engine)
+    monkeypatch.setattr(backend, "OnnxEngine", engine)
 
     _load(repository, settings=replace(settings, engine_threads=engine_threads))
 
@@ -87,7 +87,7 @@ def test_where_nothing_is_said_the_speed_of_the_model_decides_how_many_batches_r
     repository.add("m", models.identity(), config=config)
     asked: list[int] = []
     times = calibrated(lambda rows: int(row_ms * 1_000_000 * rows), max_rows=32)
-    monkeypatch.setattr(loading, "_measured_times", lambda *_, **__: times)
+    monkeypatch.setattr(backend, "_measured_times", lambda *_, **__: times)
     monkeypatch.setattr(OnnxEngine, "widen", lambda _self, _x, *, threads: asked.append(threads))
 
     loaded = _load(repository, settings=replace(settings, engine_threads=engine_threads))
@@ -122,7 +122,7 @@ def test_every_batch_size_is_timed_before_the_first_request(repository, models, 
 
 def test_a_slow_model_is_timed_at_its_smaller_sizes_only(repository, models, load, monkeypatch):
     repository.add("m", models.identity(), config="max_batch_size: 8")
-    monkeypatch.setattr(loading, "_WARM_UP_NS", 0)
+    monkeypatch.setattr(backend, "_WARM_UP_NS", 0)
     sizes = _rows_run(monkeypatch)
 
     times = load().service_time
