@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ridgeline import __version__
-from ridgeline.hardware import current_fingerprint
+from ridgeline.fingerprint import current_fingerprint
 
 _PACKAGES = ("numpy", "scipy", "grpcio", "aiohttp", "tritonclient")
 

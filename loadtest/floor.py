@@ -4,7 +4,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from ridgeline import repository
+from ridgeline import repository, roofline
 from ridgeline.cost import ModelCost
 from ridgeline.errors import NotFound
 from ridgeline.hardware import Hardware
@@ -19,11 +19,16 @@ _NO_COST = (
 class Beside:
     """Latency and throughput of one run beside the floor. None where it is unknown or zero.
 
-    `ratio_to_floor` holds latency / floor, `share_of_peak` the FLOPs per second that the run
-    achieved over those that the machine can do. `note` says why the floor is unknown or doubtful.
+    `floor_ms` is that of `ridgeline.roofline`, layer by layer where the layers are known;
+    `simple_floor_ms` max(FLOPs / peak, bytes / bandwidth) of the whole pass, and `bound_by` says
+    which of the two decides. `ratio_to_floor` holds latency / floor, `share_of_peak` the FLOPs per
+    second that the run achieved over those that the machine can do. `note` says why the floor is
+    unknown or doubtful.
     """
 
     floor_ms: float | None = None
+    simple_floor_ms: float | None = None
+    bound_by: str | None = None
     ratio_to_floor: dict[str, float] | None = None
     achieved_flops_per_s: float | None = None
     share_of_peak: float | None = None
@@ -45,19 +50,18 @@ def beside_floor(
     achieved = samples_per_s * cost.flops_per_sample
     if hardware is None:
         return Beside(achieved_flops_per_s=achieved, note=note)
-    floor_ns = hardware.floor_ns(
-        flops=cost.flops(batch_size=batch_size),
-        bytes_moved=cost.bytes_moved(batch_size=batch_size),
-    )
-    floor_ms = floor_ns / _NS_PER_MS
+    bound = roofline.floor(cost, batch_size=batch_size, hardware=hardware)
+    floor_ms = bound.ns / _NS_PER_MS
     ratios = {name: value / floor_ms for name, value in latencies_ms.items()} if floor_ms else None
     if ratios and min(ratios.values()) < 1:
         note = (
             "a latency lies below the floor: the model runs on other hardware than the one "
-            "measured, or that was busy when measured (try `ridgeline hardware --refresh`)"
+            "measured, or that was busy when measured (try `ridgeline hardware --again`)"
         )
     return Beside(
         floor_ms=floor_ms,
+        simple_floor_ms=bound.simple_ns / _NS_PER_MS,
+        bound_by=bound.bound_by,
         ratio_to_floor=ratios,
         achieved_flops_per_s=achieved,
         share_of_peak=achieved / hardware.peak_flops_per_s,

@@ -70,6 +70,8 @@ class RunResult:
             "verdict": self.verdict,
             "reasons": list(self.reasons),
             "floor_ms": self.beside.floor_ms,
+            "simple_floor_ms": self.beside.simple_floor_ms,
+            "bound_by": self.beside.bound_by,
             "ratio_to_floor": self.beside.ratio_to_floor,
             "achieved_flops_per_s": self.beside.achieved_flops_per_s,
             "share_of_peak": self.beside.share_of_peak,
@@ -144,7 +146,7 @@ def _model(target: Target) -> dict[str, Any]:
         "max_batch_size": model.max_batch_size,
         "inputs": [asdict(tensor) for tensor in model.inputs],
         "outputs": [asdict(tensor) for tensor in model.outputs],
-        "cost": cost and {**asdict(cost), "flops_per_sample": cost.flops_per_sample},
+        "cost": cost.summary() if cost else None,
         "cost_source": target.cost_source,
     }
 

@@ -26,7 +26,8 @@ COMMANDS = {
     "serve": ("serving.command", "answer inference requests over gRPC and HTTP"),
     "evaluate": ("loadtest.evaluate", "send labelled samples to a server and count right answers"),
     "loadtest": ("loadtest.command", "measure a server's latency beside the physical floor"),
-    "hardware": ("ridgeline.hardware", "measure this machine's peak FLOP/s and bandwidth"),
+    "hardware": ("ridgeline.hardware_command", "measure this machine's peak FLOP/s and bandwidth"),
+    "cost": ("ridgeline.cost_command", "count what a pass of an ONNX graph costs, layer by layer"),
     "report": ("loadtest.report_command", "write the page of a summary"),
     "demo": ("ridgeline.demo", "do all of it once: train, export, serve, evaluate, measure"),
 }

@@ -1,7 +1,8 @@
-"""The measurements behind `ridgeline.hardware`: matrix products, reading and copying memory."""
+"""The measurements behind `ridgeline.hardware`: matrix products, memory, the engine."""
 
 import contextlib
 import functools
+import importlib.util
 import json
 import os
 import statistics
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,32 @@ from ridgeline.errors import StepFailed
 
 _KIB, _MIB = 2**10, 2**20
 WORKING_SETS_BYTES = tuple(64 * _KIB * 2**power for power in range(13))  # 64 KiB ... 256 MiB
-_GEMM_SIZES = (512, 1024, 2048, 4096)
+_GEMM_SIZES = (512, 1024, 2048)
 _GEMM_RUNS, _BANDWIDTH_RUNS = 5, 15
 _GEMM_SIZE_LEAST_NS = 400_000_000  # short products are repeated this long: others disturb in bursts
 _GEMM_SIZE_LIMIT_S = 5.0  # a size that would take longer than this altogether is left out
 _TRAFFIC_BYTES = 128 * _MIB  # what each thread reads per run, so that starting it costs little
 _PIECE_BYTES = 32 * _KIB  # the least a thread gets; with less, numpy's own loop would be timed
+_ENGINE_SECONDS = 4.0
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A median rate per second and its spread: (fastest - slowest) / median of `runs` runs."""
+    """A median rate per second and its spread: (fastest - slowest) / median of `runs` runs.
+
+    `best_per_s` is the fastest of them: what the machine can do, where others may disturb it.
+    """
 
     per_s: float
     spread: float
     runs: int
+    best_per_s: float = 0.0
+
+    @property
+    def bound_per_s(self) -> float:
+        """The rate that a bound must be computed with."""
+        return max(self.per_s, self.best_per_s)
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,47 @@ class Gemm:
     def from_table(cls, table: Mapping[str, Any]) -> "Gemm":
         """Read back what `dataclasses.asdict` made of one."""
         return cls(**{**table, "rate": Rate(**table["rate"])})
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The rate of another kernel, in operations per second; one multiply-add is two."""
+
+    library: str
+    kernel: str
+    precision: str
+    threads: int
+    rate: Rate
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> "Kernel":
+        """Read back what `dataclasses.asdict` made of one."""
+        return cls(**{**table, "rate": Rate(**table["rate"])})
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What ONNX Runtime reaches here; `call_ns` is the price of a call that computes nothing.
+
+    `unsupported` says which kernels it does not have, and in its own words why.
+    """
+
+    kernels: tuple[Kernel, ...] = ()
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    call_ns: tuple[int, ...] = ()
+
+
+def engine_rates(*, cores: int) -> Engine:
+    """Kernels of ONNX Runtime, measured in a process of its own; none where it is not installed."""
+    if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
+        return Engine()
+    words = [sys.executable, "-m", "ridgeline.engine_probe", str(cores), str(_ENGINE_SECONDS)]
+    found = json.loads(_output(words, environment=dict(os.environ), what="kernels of ONNX Runtime"))
+    return Engine(
+        kernels=tuple(Kernel.from_table(row) for row in found["kernels"]),
+        unsupported=found["unsupported"],
+        call_ns=tuple(found["call_ns"]),
+    )
 
 
 def gemm_rates(*, cores: int) -> list[Gemm]:
@@ -88,12 +140,18 @@ def _gemm_in_a_process(threads: int) -> list[Gemm]:
         "print(json.dumps([dataclasses.asdict(row) for row in rows]))"
     )
     environment = {**os.environ, **dict.fromkeys(_BLAS_THREADS, str(threads))}
+    words = [sys.executable, "-c", program]
+    rows = json.loads(_output(words, environment=environment, what="the peak FLOP/s"))
+    return [Gemm.from_table(row) for row in rows]
+
+
+def _output(words: Sequence[str], *, environment: Mapping[str, str], what: str) -> str:
     done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+        words, env=environment, capture_output=True, text=True
     )
     if done.returncode:
-        raise StepFailed(f"measuring the peak FLOP/s failed: {done.stderr.strip()}")
-    return [Gemm.from_table(row) for row in json.loads(done.stdout)]
+        raise StepFailed(f"measuring {what} failed: {done.stderr.strip()}")
+    return done.stdout
 
 
 def read_rate(size: int, *, cores: int) -> Rate:
@@ -156,7 +214,8 @@ def _timed_ns(call: Callable[[], object]) -> int:
 def _rate(amount: int, times_ns: Sequence[int]) -> Rate:
     rates = [1e9 * amount / time_ns for time_ns in times_ns]
     median = statistics.median(rates)
-    return Rate(per_s=median, spread=(max(rates) - min(rates)) / median, runs=len(rates))
+    spread = (max(rates) - min(rates)) / median
+    return Rate(per_s=median, spread=spread, runs=len(rates), best_per_s=max(rates))
 
 
 def _last_level_cache_bytes() -> int:

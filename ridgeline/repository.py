@@ -115,7 +115,9 @@ def read_card(version_directory: Path) -> ModelCard | None:
     path = version_directory / CARD_FILE
     try:
         table = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        return ModelCard(**{**table, "cost": ModelCost(**table["cost"]) if table["cost"] else None})
+        return ModelCard(
+            **{**table, "cost": ModelCost.from_table(table["cost"]) if table["cost"] else None}
+        )
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:

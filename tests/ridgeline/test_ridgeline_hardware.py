@@ -5,15 +5,13 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ridgeline import hardware, hardware_probe
+from ridgeline import echo_probe, engine_probe, hardware, hardware_command, hardware_probe
 from ridgeline.__main__ import main
-from ridgeline.cost import ModelCost
 from ridgeline.errors import CorruptData, InvalidInput, NotFound, StepFailed
-from ridgeline.hardware import Fingerprint, Hardware
-from ridgeline.hardware_probe import Gemm, Rate
+from ridgeline.fingerprint import Fingerprint
+from ridgeline.hardware import Hardware, Latency
+from ridgeline.hardware_probe import Engine, Gemm, Kernel, Rate
 
 KIB, MIB = 2**10, 2**20
 MACHINE = Hardware(
@@ -25,13 +23,6 @@ MACHINE = Hardware(
     bandwidth_by_working_set=((256 * KIB, 80e9), (MIB, 40e9), (64 * MIB, 20e9)),
     measured_at="2026-01-02T03:04:05+00:00",
     gemm=(Gemm(size=512, threads=2, rate=Rate(per_s=100e9, spread=0.02, runs=5)),),
-)
-LENET = ModelCost(
-    multiply_adds_per_sample=416_520,
-    parameters=61_706,
-    weight_bytes=246_824,
-    input_bytes_per_sample=4096,
-    output_bytes_per_sample=40,
 )
 
 
@@ -53,19 +44,6 @@ def measured(monkeypatch):
     return calls
 
 
-def test_the_floor_of_lenet_5_is_that_worked_out_by_hand():
-    # 833,040 FLOPs / 100 GFLOP/s = 8.3304 us; 250,960 bytes / 80 GB/s = 3.137 us: FLOPs decide.
-    floor_ns = MACHINE.floor_ns(
-        flops=LENET.flops(batch_size=1), bytes_moved=LENET.bytes_moved(batch_size=1)
-    )
-    assert floor_ns == pytest.approx(8330.4)
-
-
-def test_bytes_decide_where_there_are_many_for_each_operation():
-    # 1 GB at the 20 GB/s of 64 MiB and more are 50 ms; 1 GFLOP at 100 GFLOP/s is 10 ms.
-    assert MACHINE.floor_ns(flops=10**9, bytes_moved=10**9) == pytest.approx(50e6)
-
-
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
@@ -80,20 +58,6 @@ def test_bytes_decide_where_there_are_many_for_each_operation():
 )
 def test_the_bandwidth_is_that_of_the_largest_working_set_within_the_bytes(size, expected):
     assert MACHINE.bandwidth_bytes_per_s(working_set_bytes=size) == expected
-
-
-@given(flops=st.integers(0, 10**15), bytes_moved=st.integers(0, 10**12))
-def test_the_floor_is_below_neither_of_its_two_bounds(flops, bytes_moved):
-    floor_ns = MACHINE.floor_ns(flops=flops, bytes_moved=bytes_moved)
-    above, below = 1 + 1e-12, 1 - 1e-12  # rounding
-    assert floor_ns >= below * 1e9 * flops / MACHINE.peak_flops_per_s
-    assert floor_ns >= below * 1e9 * bytes_moved / 80e9
-    assert floor_ns <= above * 1e9 * max(flops / 100e9, bytes_moved / 10e9)
-
-
-def test_negative_counts_have_no_floor():
-    with pytest.raises(InvalidInput, match="flops=-1, bytes_moved=0"):
-        MACHINE.floor_ns(flops=-1, bytes_moved=0)
 
 
 @pytest.mark.parametrize(
@@ -188,34 +152,86 @@ def test_the_fingerprint_counts_the_cores_that_this_process_may_use():
     assert fingerprint.cpu
 
 
-def test_the_peak_is_the_best_size_of_one_thread_and_of_all(monkeypatch):
+@pytest.fixture
+def probes(monkeypatch):
+    """Stands in for the probes; each round takes the next of `peaks` as the rate of a product."""
+    peaks = [100e9]
+
     def gemm_rates(*, cores):
-        rates = {(512, 1): 50e9, (1024, 1): 60e9, (512, cores): 90e9, (1024, cores): 110e9}
+        rate = peaks.pop(0) if len(peaks) > 1 else peaks[0]
         return [
-            Gemm(size=size, threads=threads, rate=Rate(per_s=rate, spread=rate / 1e12, runs=5))
-            for (size, threads), rate in rates.items()
+            Gemm(size=512, threads=1, rate=Rate(rate / 2, 0.1, 5, best_per_s=rate / 2)),
+            Gemm(size=512, threads=cores, rate=Rate(rate / 2, 0.2, 5, best_per_s=rate)),
         ]
 
+    engine = Engine(
+        kernels=(
+            Kernel("ONNX Runtime", "convolution", "fp32", 2, Rate(90e9, 0.1, 5, best_per_s=95e9)),
+            Kernel("ONNX Runtime", "product", "int8", 2, Rate(300e9, 0.1, 5, best_per_s=310e9)),
+        ),
+        unsupported={"bf16 product": "not implemented"},
+        call_ns=tuple(range(1000, 1101)),
+    )
     monkeypatch.setattr(hardware_probe, "gemm_rates", gemm_rates)
+    monkeypatch.setattr(hardware_probe, "engine_rates", lambda **_: engine)
     monkeypatch.setattr(hardware_probe, "memory_rate", lambda **_: Rate(20e9, 0.1, 15))
     monkeypatch.setattr(
         hardware_probe, "read_rate", lambda size, **_: Rate(100e9 - size / MIB, 0.1, 15)
     )
+    monkeypatch.setattr(echo_probe, "tcp_ns", lambda: [2000] * 10)
+    monkeypatch.setattr(echo_probe, "grpc_ns", lambda: [3000] * 10)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    return peaks
+
+
+@pytest.mark.usefixtures("probes")
+def test_the_peak_is_the_fastest_run_of_any_kernel():
     machine = hardware.measure(MACHINE.fingerprint)
-    assert machine.peak_flops_per_s == 110e9
-    assert machine.peak_spread == pytest.approx(0.11)
+    assert machine.peak_flops_per_s == 100e9
+    assert machine.peak_spread == 0.2
+    assert machine.peak_of("fp32") == 100e9
+    assert machine.peak_of("int8") == 310e9
     assert machine.memory_bandwidth_bytes_per_s == 20e9
     sizes = [size for size, _ in machine.bandwidth_by_working_set]
     assert sizes == list(hardware_probe.WORKING_SETS_BYTES)
     assert (sizes[0], sizes[-1]) == (64 * KIB, 256 * MIB)
+    assert machine.engine_call == Latency(p50_ns=1050, p5_ns=1005, p95_ns=1095, count=101)
+    assert (machine.loopback.p50_ns, machine.grpc.p50_ns) == (2000, 3000)
+    assert json.loads(json.dumps(dataclasses.asdict(machine)))["unsupported"]
+    assert Hardware.from_table(json.loads(json.dumps(dataclasses.asdict(machine)))) == machine
 
 
+def test_a_convolution_that_beats_the_products_is_the_peak(probes):
+    probes[:] = [80e9]
+    assert hardware.measure(MACHINE.fingerprint).peak_flops_per_s == 95e9
+
+
+def test_it_is_repeated_until_the_peak_rises_no_more(probes):
+    probes[:] = [100e9, 110e9, 111e9]
+    machine = hardware.measure(MACHINE.fingerprint)
+    assert (machine.peak_flops_per_s, machine.rounds, machine.stable) == (111e9, 3, True)
+
+
+def test_a_machine_that_does_not_come_to_rest_is_told_to_be_unstable(probes):
+    probes[:] = [100e9 * 1.1**power for power in range(9)]
+    machine = hardware.measure(MACHINE.fingerprint)
+    assert (machine.rounds, machine.stable) == (5, False)
+    assert machine.peak_flops_per_s == pytest.approx(100e9 * 1.1**4)
+
+
+def test_a_disturbed_bandwidth_is_never_below_that_of_a_larger_working_set():
+    rates = ((1, 50.0), (2, 80.0), (4, 20.0), (8, 30.0))
+    assert hardware._falling(rates) == ((1, 80.0), (2, 80.0), (4, 30.0), (8, 30.0))
+
+
+def test_a_precision_without_kernels_is_bounded_by_what_a_register_holds():
+    assert MACHINE.peak_of("int8") == 400e9
+    assert MACHINE.peak_of("bf16") == 200e9
+
+
+@pytest.mark.usefixtures("probes")
 def test_a_busy_machine_is_warned_about(monkeypatch, caplog):
     monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 1.0, 1.0))
-    rate = Rate(1e9, 0.0, 5)
-    monkeypatch.setattr(hardware_probe, "gemm_rates", lambda **_: [Gemm(512, 1, rate)])
-    monkeypatch.setattr(hardware_probe, "memory_rate", lambda **_: rate)
-    monkeypatch.setattr(hardware_probe, "read_rate", lambda *_, **__: rate)
     assert hardware.measure(MACHINE.fingerprint).load_average == 1.5
     assert "load average 1.5 on 2 cores" in caplog.text
 
@@ -226,6 +242,7 @@ def test_a_median_rate_and_its_spread_are_those_worked_out_by_hand():
     assert rate.per_s == pytest.approx(50e6)
     assert rate.spread == pytest.approx(1.6)
     assert rate.runs == 3
+    assert rate.bound_per_s == pytest.approx(100e6)
 
 
 def test_matrix_products_are_measured_in_a_process_of_their_own(monkeypatch):
@@ -271,7 +288,7 @@ def test_the_command_prints_json_or_a_table(measured, capsys):
     assert Hardware.from_table(table).peak_flops_per_s == 100e9
     assert main(["hardware", "--refresh"]) == 0
     out = capsys.readouterr().out
-    assert "100.0 GFLOP/s" in out
+    assert "100.0 G/s" in out
     assert "256 KiB" in out
     assert "64 MiB" in out
     assert len(measured) == 2
@@ -279,5 +296,38 @@ def test_the_command_prints_json_or_a_table(measured, capsys):
 
 def test_the_flags_are_those_of_the_command():
     parser = argparse.ArgumentParser()
-    hardware.add_arguments(parser)
-    assert parser.parse_args(["--refresh"]).refresh
+    hardware_command.add_arguments(parser)
+    assert parser.parse_args(["--again"]).again
+    assert parser.parse_args(["--refresh"]).again  # as it was called before
+
+
+@pytest.mark.usefixtures("probes")
+def test_the_table_shows_every_kernel_and_what_is_not_supported(capsys):
+    machine = hardware.measure(MACHINE.fingerprint)
+    hardware_command.show(json.loads(json.dumps(dataclasses.asdict(machine))))
+    out = capsys.readouterr().out
+    assert "peak int8" in out
+    assert "310.0 G/s" in out
+    assert "not supported here: bf16 product (not implemented)" in out
+    assert "2 rounds, stable" in out
+
+
+def test_the_engine_is_measured_in_a_process_of_its_own(monkeypatch):
+    monkeypatch.setattr(hardware_probe, "_ENGINE_SECONDS", 0.05)
+    monkeypatch.setattr(engine_probe, "_CALLS", 10)
+    engine = hardware_probe.engine_rates(cores=1)
+    known = {(row.precision, row.kernel.split()[0]) for row in engine.kernels}
+    assert ("fp32", "product") in known
+    assert ("fp32", "convolution") in known
+    assert all(row.rate.bound_per_s >= row.rate.per_s > 0 for row in engine.kernels)
+    assert engine.call_ns
+
+
+def test_without_the_engine_there_are_no_kernels(monkeypatch):
+    monkeypatch.setattr(hardware_probe.importlib.util, "find_spec", lambda _: None)
+    assert hardware_probe.engine_rates(cores=2) == Engine()
+
+
+def test_round_trips_are_made_to_another_process():
+    assert len(echo_probe.tcp_ns(round_trips=20, size_bytes=100)) == 18
+    assert min(echo_probe.grpc_ns(calls=10, size_bytes=100)) > 0
