@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TRITON := .triton-venv
 MOSEC := .mosec-venv
 INSTALLED := $(VENV)/installed-$(FLAVOUR)
-PACKAGES := ridgeline training export serving loadtest
+PACKAGES := ridgeline training export serving loadtest conformance
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format serve bench bench-peers triton lock clean

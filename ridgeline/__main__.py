@@ -26,6 +26,7 @@ COMMANDS = {
     "serve": ("serving.command", "answer inference requests over gRPC and HTTP"),
     "evaluate": ("loadtest.evaluate", "send labelled samples to a server and count right answers"),
     "loadtest": ("loadtest.command", "measure a server's latency beside the physical floor"),
+    "conformance": ("conformance.command", "ask a server whether it speaks the protocol"),
     "hardware": ("ridgeline.hardware_command", "measure this machine's peak FLOP/s and bandwidth"),
     "cost": ("ridgeline.cost_command", "count what a pass of an ONNX graph costs, layer by layer"),
     "report": ("loadtest.report_command", "write the page of a summary"),
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(result, indent=2, allow_nan=False), flush=True)
         else:
             command.show(result)
+        failed = getattr(command, "failed", None)
+        return FAILED if failed and failed(result) else DONE
     except RidgelineError as error:
         print(f"ridgeline {arguments.command}: {error}", file=sys.stderr)
         return WRONG_USAGE if isinstance(error, WrongUsage) else FAILED
@@ -67,7 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"ridgeline {arguments.command}: interrupted", file=sys.stderr)
         return FAILED
-    return DONE
 
 
 def _parser(called: str | None) -> tuple[argparse.ArgumentParser, dict[str, Command]]:

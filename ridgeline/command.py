@@ -1,4 +1,7 @@
-"""What a subcommand is: four things that its module defines, read by `ridgeline.__main__`."""
+"""What a subcommand is: things that its module defines, read by `ridgeline.__main__`.
+
+A module may also define `failed(result)`: whether a result that was printed means exit code 1.
+"""
 
 import argparse
 from collections.abc import Mapping

@@ -231,6 +231,12 @@ def start_gateway(repository: Path, *flags: str, errors: Path) -> RunningGateway
 
 
 @pytest.fixture(scope="session")
+def gateway_over() -> Callable[..., RunningGateway]:
+    """`start_gateway`, for fixtures that serve a repository of their own."""
+    return start_gateway
+
+
+@pytest.fixture(scope="session")
 def models() -> type[Models]:
     return Models
 

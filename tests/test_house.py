@@ -23,6 +23,7 @@ FRAMEWORKS = ("tensorflow", "keras", "tf2onnx")
         ("export", ("training", "serving", "loadtest")),
         ("serving", (*FRAMEWORKS, "training", "export", "loadtest")),
         ("loadtest", (*FRAMEWORKS, "training", "export", "serving")),
+        ("conformance", (*FRAMEWORKS, "onnxruntime", "training", "export", "serving", "loadtest")),
     ],
 )
 def test_a_stage_loads_no_other_stage_and_not_their_frameworks(stage, forbidden):
@@ -68,6 +69,6 @@ def test_every_locked_package_has_a_hash():
 
 
 def test_serving_alone_is_locked_without_a_training_framework():
-    for name in ("serve-cpu", "serve-gpu", "loadtest"):
+    for name in ("serve-cpu", "serve-gpu", "loadtest", "conformance"):
         text = (ROOT / f"requirements/{name}.txt").read_text()
         assert not re.search(r"^(tensorflow|keras|tf2onnx)", text, re.MULTILINE), name

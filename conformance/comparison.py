@@ -1,0 +1,120 @@
+"""Two servers beside each other: where do their answers to the same cases differ, and why?
+
+The reasons stand in differences.toml: `[[difference]]` tables with `cases` (patterns of names, as
+the shell has them), `kind` and `reason`. The first that fits a case explains it.
+"""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conformance.answer import Answer, same
+from conformance.case import Outcome, Verdict
+from ridgeline.errors import InvalidInput
+from ridgeline.settings import from_table, read_toml
+
+REASONS_FILE = Path(__file__).with_name("differences.toml")
+KINDS = {
+    "better": "Ridgeline is deliberately stricter or clearer",
+    "specification": "the specification says so, Triton does otherwise",
+    "switch": "a setting of Ridgeline gives Triton's answer",
+    "shim": "not Triton's own ONNX Runtime backend, but a Python one that takes its place here",
+    "missing": "Ridgeline does not have it yet",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Why some cases are answered differently."""
+
+    cases: list[str]
+    kind: str
+    reason: str
+    note: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or not self.cases or not self.reason:
+            raise InvalidInput(
+                f"a difference needs cases, a reason and a kind ({', '.join(KINDS)}), "
+                f"received {self}"
+            )
+
+    def explains(self, case: str) -> bool:
+        """Whether one of the patterns fits that case's name."""
+        return any(fnmatch.fnmatchcase(case, pattern) for pattern in self.cases)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One case at two servers: `ours` and `theirs` are what differs, None where nothing does."""
+
+    case: str
+    ours: Outcome
+    theirs: Outcome
+    why: Difference | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether the answers are not the same, errors' texts apart."""
+        if Verdict.NOT_RUN in (self.ours.verdict, self.theirs.verdict):
+            return self.ours.verdict is not self.theirs.verdict
+        return not same(_comparable(self.ours.answer), _comparable(self.theirs.answer))
+
+
+def read_reasons(path: Path = REASONS_FILE) -> list[Difference]:
+    """The known differences. Raises InvalidInput where the file is not as it should be."""
+    table = read_toml(path)
+    return [
+        from_table(Difference, entry, source=f"{path.name} [[difference]]")
+        for entry in table.get("difference", [])
+    ]
+
+
+def compare(
+    ours: Sequence[Outcome], *, theirs: Sequence[Outcome], reasons: Sequence[Difference]
+) -> list[Compared]:
+    """Every case that both were asked, with the reason where the answers differ."""
+    by_name = {outcome.name: outcome for outcome in theirs}
+    return [
+        Compared(
+            case=outcome.name,
+            ours=outcome,
+            theirs=by_name[outcome.name],
+            why=next((reason for reason in reasons if reason.explains(outcome.name)), None),
+        )
+        for outcome in ours
+        if outcome.name in by_name
+    ]
+
+
+def unexplained(compared: Sequence[Compared]) -> list[Compared]:
+    """The differences that no reason explains."""
+    return [each for each in compared if each.differs and each.why is None]
+
+
+def idle(compared: Sequence[Compared], *, reasons: Sequence[Difference]) -> list[str]:
+    """Patterns that explain nothing any more."""
+    differing = [each.case for each in compared if each.differs]
+    return [
+        pattern
+        for reason in reasons
+        for pattern in reason.cases
+        if not any(fnmatch.fnmatchcase(case, pattern) for case in differing)
+    ]
+
+
+def outcome_of(table: Mapping[str, Any], /) -> Outcome:
+    """An outcome as `Outcome.to_json` wrote it."""
+    answer = table["answer"]
+    return Outcome(
+        name=table["case"],
+        verdict=Verdict(table["verdict"]),
+        reason=table["reason"],
+        answer=None if answer is None else Answer(answer["status"], answer["body"]),
+    )
+
+
+def _comparable(answer: Answer | None) -> Any:
+    return None if answer is None else answer.comparable()
