@@ -6,9 +6,17 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loadtest.schedule import Load
 
 DEFAULT_DURATION_S, DEFAULT_WARMUP_S = 10.0, 2.0
+SCENARIOS = (
+    *("single-stream", "multi-stream", "server", "offline"),
+    *("ramp", "bursts", "replay"),
+)
+_OFFLINE_CONCURRENCY = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="C",
         help="closed loop: C slots, each sending when its last request was answered (default: 1)",
     )
+    add_scenarios(parser)
     number = functools.partial(parser.add_argument, metavar="S", type=float)
     number("--duration", default=DEFAULT_DURATION_S, help="seconds to measure (default: 10)")
     number("--warmup", default=DEFAULT_WARMUP_S, help="seconds before, discarded (default: 2)")
@@ -61,8 +70,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what `ridgeline hardware --json` printed on the server's machine, "
         "if that is not this one",
     )
+    parser.add_argument(
+        "--capacity-p99",
+        type=float,
+        metavar="MS",
+        help="instead of one load, search for the largest rate whose p99 stays within MS",
+    )
     file("--raw", help="keep every request's times in this .npz file")
     file("--output", help="also write the result as JSON to this file")
+
+
+def add_scenarios(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of loads that are more than one rate or concurrency."""
+    parser.add_argument(
+        "--scenario",
+        choices=SCENARIOS,
+        help="single-stream: one request at a time; multi-stream: one at a time, of --batch-size "
+        "samples; server: Poisson at --rate; offline: as much as it bears, --concurrency at a time "
+        "(default: 64); ramp: from --rate to --to-rate; bursts: --rate, and --to-rate for 0.2 s of "
+        "every 2 s; replay: --trace as it was recorded",
+    )
+    parser.add_argument("--to-rate", type=float, metavar="R", help="of ramps and bursts")
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help='JSON lines such as {"time_s": 0.25, "rows": 4}',
+    )
+    parser.add_argument(
+        "--client-core", type=int, metavar="N", help="pin the load generator to that core"
+    )
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +124,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from loadtest import eventloop, measurement
     from loadtest.result import raw_arrays
 
+    if arguments.capacity_p99 is not None:
+        return _capacity(arguments)
     settings = _settings(arguments)
     announce: Callable[[str], object] = functools.partial(print, file=sys.stderr, flush=True)
     results = eventloop.run(measurement.measure(settings, announce=announce))
@@ -100,11 +139,27 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
         arguments.raw.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(arguments.raw, **raw_arrays(results))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result, indent=2, allow_nan=False)
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+    _write(result, path=arguments.output)
     return result
+
+
+def _capacity(arguments: argparse.Namespace) -> dict[str, Any]:
+    from loadtest import capacity_run, eventloop
+
+    announce: Callable[[str], object] = functools.partial(print, file=sys.stderr, flush=True)
+    search = capacity_run.measure_capacity(
+        _settings(arguments), budget_ms=arguments.capacity_p99, announce=announce
+    )
+    result = {"capacity": eventloop.run(search)}
+    _write(result, path=arguments.output)
+    return result
+
+
+def _write(result: Mapping[str, Any], *, path: Path | None) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=2, allow_nan=False)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def show(result: Mapping[str, Any]) -> None:
@@ -113,12 +168,14 @@ def show(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if "capacity" in result:
+        return _show_capacity(result["capacity"])
     first = result["runs"][0]
     server, model, load = first["server"], first["model"], first["settings"]["load"]
-    how = f"{load['rate_per_s']:g}/s" if load["kind"] == "open" else f"{load['concurrency']} slots"
+    how = how_much(load)
     table = Table(
         title=f"{model['name']} version {model['version'] or '?'} on {server['name']} "
-        f"{server['version']}, {first['protocol']}, {load['kind']} loop, {how}",
+        f"{server['version']}, {first['protocol']}, {first['scenario']}, {how}",
         caption="latency from the intended send time; p99 with its confidence interval",
         box=SIMPLE,
         show_edge=False,
@@ -150,36 +207,90 @@ def show(result: Mapping[str, Any]) -> None:
             console.print(text, soft_wrap=True, markup=False)
 
 
+def _show_capacity(found: Mapping[str, Any]) -> None:
+    """The probes, and what they enclose."""
+    for probe in found["probes"]:
+        print(
+            f"{probe['rate_per_s']:>10,.0f}/s  p50 {_figure(probe['p50_ms'])} ms  "
+            f"p99 {_figure(probe['p99_ms'])} ms ({_figure(probe['p99_low_ms'])} .. "
+            f"{_figure(probe['p99_high_ms'])})  {probe['failed']} failed  {probe['judged']}"
+        )
+    held, missed = found["held_per_s"], found["missed_per_s"] or found["open_per_s"]
+    print(
+        f"p99 within {found['budget_ms']:g} ms: held at {_figure(held)}/s, "
+        f"{'undecided' if found['open_per_s'] else 'missed'} at {_figure(missed)}/s"
+    )
+
+
 def _settings(arguments: argparse.Namespace) -> Any:
     """The flags as LoadtestSettings. Raises WrongUsage."""
-    from loadtest.schedule import ClosedLoop, Load, OpenLoop
+    from loadtest.schedule import Replay
     from loadtest.settings import LoadtestSettings
     from ridgeline.errors import InvalidInput, WrongUsage
 
     try:
-        load: Load = (
-            ClosedLoop(1 if arguments.concurrency is None else arguments.concurrency)
-            if arguments.rate is None
-            else OpenLoop(arguments.rate)
-        )
+        load = _load(arguments)
+        duration_s, batch_sizes = arguments.duration, tuple(arguments.batch_size)
+        if isinstance(load, Replay):
+            duration_s, batch_sizes = load.duration_s, (min(load.rows),)
         return LoadtestSettings(
             url=arguments.url,
             protocol=arguments.protocol,
             model=arguments.model,
             model_version=arguments.model_version,
             load=load,
-            duration_s=arguments.duration,
+            duration_s=duration_s,
             warmup_s=arguments.warmup,
-            batch_sizes=tuple(arguments.batch_size),
+            batch_sizes=batch_sizes,
             seed=arguments.seed,
             data=arguments.data,
             repository=arguments.repository,
             hardware=arguments.hardware,
             request_timeout_s=arguments.request_timeout,
             min_requests=arguments.min_requests,
+            client_core=arguments.client_core,
         )
     except InvalidInput as error:
         raise WrongUsage(str(error)) from error
+
+
+def _load(arguments: argparse.Namespace) -> "Load":
+    """The load that the flags ask for. Raises InvalidInput, WrongUsage, NotFound or CorruptData."""
+    from loadtest import schedule
+    from ridgeline.errors import WrongUsage
+
+    scenario = arguments.scenario or ("server" if arguments.rate is not None else "closed")
+    needed = {"server": ["rate"], "ramp": ["rate", "to_rate"], "bursts": ["rate", "to_rate"]}
+    needed["replay"] = ["trace"]
+    for name in needed.get(scenario, []):
+        if getattr(arguments, name) is None:
+            raise WrongUsage(f"--scenario {scenario} needs --{name.replace('_', '-')}")
+    if scenario in ("single-stream", "multi-stream") and (arguments.concurrency or 1) != 1:
+        raise WrongUsage(f"--scenario {scenario} sends one request at a time")
+    if scenario == "single-stream" and arguments.batch_size != [1]:
+        raise WrongUsage("--scenario single-stream sends one sample; multi-stream sends several")
+    if scenario == "server":
+        return schedule.OpenLoop(arguments.rate)
+    if scenario == "ramp":
+        return schedule.Ramp(arguments.rate, arguments.to_rate)
+    if scenario == "bursts":
+        return schedule.Bursts(arguments.rate, arguments.to_rate)
+    if scenario == "replay":
+        return schedule.read_trace(arguments.trace)
+    fallback = _OFFLINE_CONCURRENCY if scenario == "offline" else 1
+    return schedule.ClosedLoop(fallback if arguments.concurrency is None else arguments.concurrency)
+
+
+def how_much(load: Mapping[str, Any]) -> str:
+    """The load of a result in a few words."""
+    kind = load["kind"]
+    if kind == "closed":
+        return f"closed loop, {load['concurrency']} slots"
+    if kind == "ramp":
+        return f"ramp from {load['from_per_s']:g}/s to {load['to_per_s']:g}/s"
+    if kind == "bursts":
+        return f"{load['rate_per_s']:g}/s, bursts of {load['burst_per_s']:g}/s"
+    return f"{'trace' if kind == 'replay' else 'open loop'}, {load['rate_per_s']:g}/s"
 
 
 def _figure(value: float | None) -> str:

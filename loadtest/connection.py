@@ -1,11 +1,10 @@
-"""What the driver needs of a protocol, whichever it is."""
+"""What a load test asks of a server beside the load itself, whichever the protocol."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from loadtest.samples import Batch
+from loadtest.messages import Message
 from ridgeline.errors import RidgelineError, WrongUsage
 
 
@@ -18,19 +17,6 @@ class RequestFailed(RidgelineError):
     def __init__(self, *, status: str, detail: str) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
-
-
-class Sender(Protocol):
-    """Requests made beforehand, sent in turn over one connection."""
-
-    async def send(self) -> None:
-        """Send the next request and await its answer, unread. Raises RequestFailed."""
-
-    async def send_and_read(self) -> dict[str, tuple[int, ...]]:
-        """Send the next request and return the shapes of the answer's outputs.
-
-        Raises RequestFailed, also for an answer that is not one of the protocol.
-        """
 
 
 class Connection(Protocol):
@@ -48,8 +34,11 @@ class Connection(Protocol):
     async def read_config(self) -> model_config_pb2.ModelConfig | None:
         """The model's configuration, or None where the server does not implement the request."""
 
-    def prepare(self, batches: Sequence[Batch], *, timeout_s: float) -> Sender:
-        """Make one request of each batch; each may take `timeout_s` to be answered."""
+    async def read_statistics(self) -> service_pb2.ModelStatisticsResponse | None:
+        """The model's statistics so far, or None where the server does not implement them."""
+
+    async def ask(self, message: Message, *, timeout_s: float) -> bytes:
+        """Send one request and return the answer as it came. Raises RequestFailed."""
 
     async def close(self) -> None:
         """Close the sockets."""
@@ -61,3 +50,8 @@ def check_address(url: str) -> str:
     if "/" in url or not host or not (port.isdecimal() and 0 < int(port) < 2**16):
         raise WrongUsage(f"--url must be HOST:PORT, such as 127.0.0.1:8001, received {url!r}")
     return host.removeprefix("[").removesuffix("]")
+
+
+def split_address(url: str) -> tuple[str, int]:
+    """Host and port in HOST:PORT. Raises WrongUsage."""
+    return check_address(url), int(url.rpartition(":")[2])

@@ -1,22 +1,17 @@
-"""The protocol over gRPC, with requests serialised beforehand and answers left as bytes."""
+"""The protocol over gRPC: what a server says of itself and of a model, and single requests."""
 
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
-import numpy as np
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as ProtobufMessage
 from tritonclient.grpc import model_config_pb2, service_pb2
-from tritonclient.utils import serialize_byte_tensor
 
 from loadtest.connection import RequestFailed
-from loadtest.samples import Array, Batch
-from ridgeline.datatypes import datatype_of_numpy
+from loadtest.messages import SERVICE, Message
 from ridgeline.errors import InvalidInput, NotFound, RidgelineError, Unavailable
 
-_SERVICE = "/inference.GRPCInferenceService/"
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -57,16 +52,33 @@ class GrpcConnection:
             raise self._translated(error) from error
         return service_pb2.ModelConfigResponse.FromString(reply).config
 
-    def prepare(self, batches: Sequence[Batch], *, timeout_s: float) -> "GrpcSender":
-        """Serialise one request of each batch."""
-        requests = [self._request(batch) for batch in batches]
-        return GrpcSender(self._channel, requests=requests, timeout_s=timeout_s)
+    async def read_statistics(self) -> service_pb2.ModelStatisticsResponse | None:
+        """The model's statistics so far, or None where the server does not implement them."""
+        request = service_pb2.ModelStatisticsRequest(name=self._model, version=self._version)
+        try:
+            reply = await self._call("ModelStatistics", request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return None
+            raise self._translated(error) from error
+        return service_pb2.ModelStatisticsResponse.FromString(reply)
+
+    async def ask(self, message: Message, *, timeout_s: float) -> bytes:
+        """Send one request and return the answer as it came. Raises RequestFailed."""
+        call = self._channel.unary_unary(message.path)  # bytes in, bytes out
+        try:
+            reply: bytes = await call(message.body, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise RequestFailed(
+                status=error.code().name, detail=error.details() or "no details"
+            ) from error
+        return reply
 
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()
 
-    async def _read(self, method: str, request: Message, kind: type[Any]) -> Any:
+    async def _read(self, method: str, request: ProtobufMessage, kind: type[Any]) -> Any:
         try:
             return kind.FromString(await self._call(method, request))
         except grpc.aio.AioRpcError as error:
@@ -74,62 +86,11 @@ class GrpcConnection:
         except DecodeError as error:
             raise Unavailable(f"{self._url} answered {method} with another message") from error
 
-    async def _call(self, method: str, request: Message) -> bytes:
-        call = self._channel.unary_unary(_SERVICE + method)
+    async def _call(self, method: str, request: ProtobufMessage) -> bytes:
+        call = self._channel.unary_unary(SERVICE + method)
         reply: bytes = await call(request.SerializeToString(), timeout=_READ_TIMEOUT_S)
         return reply
 
     def _translated(self, error: grpc.aio.AioRpcError) -> RidgelineError:
         kind = _ERRORS.get(error.code(), Unavailable)
         return kind(f"{self._url} over gRPC: {error.code().name}: {error.details()}")
-
-    def _request(self, batch: Batch) -> bytes:
-        request = service_pb2.ModelInferRequest(model_name=self._model, model_version=self._version)
-        for name, array in batch.items():
-            request.inputs.add(
-                name=name, datatype=datatype_of_numpy(array.dtype).name, shape=array.shape
-            )
-            request.raw_input_contents.append(_raw(array))
-        serialised: bytes = request.SerializeToString()
-        return serialised
-
-
-class GrpcSender:
-    """Serialised ModelInfer requests, sent in turn."""
-
-    def __init__(
-        self, channel: grpc.aio.Channel, *, requests: Sequence[bytes], timeout_s: float
-    ) -> None:
-        self._call = channel.unary_unary(_SERVICE + "ModelInfer")  # bytes in, bytes out
-        self._next = itertools.cycle(requests).__next__
-        self._timeout_s = timeout_s
-
-    async def send(self) -> None:
-        """Send the next request and await its answer, unread. Raises RequestFailed."""
-        await self._send()
-
-    async def send_and_read(self) -> dict[str, tuple[int, ...]]:
-        """Send the next request and return the shapes of the answer's outputs."""
-        reply = await self._send()
-        try:
-            response = service_pb2.ModelInferResponse.FromString(reply)
-        except DecodeError as error:
-            raise RequestFailed(status="MALFORMED ANSWER", detail=str(error)) from error
-        return {output.name: tuple(output.shape) for output in response.outputs}
-
-    async def _send(self) -> bytes:
-        try:
-            reply: bytes = await self._call(self._next(), timeout=self._timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise RequestFailed(
-                status=error.code().name, detail=error.details() or "no details"
-            ) from error
-        return reply
-
-
-def _raw(array: Array) -> bytes:
-    """The tensor as raw_input_contents holds it: row-major, little-endian."""
-    if array.dtype.kind in "OSU":
-        serialised: Array = serialize_byte_tensor(array.astype(np.object_))
-        return bytes(serialised.item()) if serialised.size else b""
-    return array.tobytes()

@@ -1,30 +1,25 @@
-"""The protocol over HTTP: bodies made beforehand (binary tensors), answers left as bytes."""
+"""The protocol over HTTP: what a server says of itself and of a model, and single requests."""
 
 import io
-import itertools
 import json
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import aiohttp
 from google.protobuf import json_format
-from google.protobuf.message import Message
+from google.protobuf.message import Message as ProtobufMessage
 from tritonclient.grpc import model_config_pb2, service_pb2
-from tritonclient.http import InferenceServerClient, InferInput
 
 from loadtest.connection import RequestFailed
-from loadtest.samples import Batch
-from ridgeline.datatypes import datatype_of_numpy
+from loadtest.messages import Message
 from ridgeline.errors import InvalidInput, NotFound, RidgelineError, Unavailable
 
-_HEADER_LENGTH = "Inference-Header-Content-Length"
 _READ_TIMEOUT = aiohttp.ClientTimeout(total=10)
 _LARGE_BODY_BYTES = 2**20  # aiohttp wants more than this as a file, written piece by piece
 _NOT_IMPLEMENTED = {404, 405, 501}
 _CONNECTION_ERRORS = (aiohttp.ClientError, OSError)  # a TimeoutError is an OSError
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=ProtobufMessage)
 
 
 class HttpConnection:
@@ -53,14 +48,32 @@ class HttpConnection:
             return None
         return self._parsed(url, status, body, model_config_pb2.ModelConfig())
 
-    def prepare(self, batches: Sequence[Batch], *, timeout_s: float) -> "HttpSender":
-        """Make one body of each batch."""
-        return HttpSender(
-            self._opened(),
-            url=f"{self._model_url}/infer",
-            requests=[_request(batch) for batch in batches],
-            timeout=aiohttp.ClientTimeout(total=timeout_s),
-        )
+    async def read_statistics(self) -> service_pb2.ModelStatisticsResponse | None:
+        """The model's statistics so far, or None where the server does not implement them."""
+        url = f"{self._model_url}/stats"
+        status, body = await self._get(url)
+        if status in _NOT_IMPLEMENTED:
+            return None
+        return self._parsed(url, status, body, service_pb2.ModelStatisticsResponse())
+
+    async def ask(self, message: Message, *, timeout_s: float) -> bytes:
+        """Send one request and return the answer's body as it came. Raises RequestFailed."""
+        data = message.body if len(message.body) <= _LARGE_BODY_BYTES else io.BytesIO(message.body)
+        headers = {"Content-Type": "application/octet-stream", **message.headers}
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        url = f"http://{self._url}{message.path}"
+        try:
+            async with self._opened().post(
+                url, data=data, headers=headers, timeout=timeout
+            ) as response:
+                reply = await response.read()
+        except TimeoutError as error:
+            raise RequestFailed(status="TIMEOUT", detail=_described(error)) from error
+        except _CONNECTION_ERRORS as error:
+            raise RequestFailed(status="CONNECTION", detail=_described(error)) from error
+        if response.status != 200:
+            raise RequestFailed(status=f"HTTP {response.status}", detail=_error_text(reply))
+        return reply
 
     async def close(self) -> None:
         """Close every connection."""
@@ -92,62 +105,6 @@ class HttpConnection:
             return json_format.Parse(body, message, ignore_unknown_fields=True)
         except (json_format.ParseError, UnicodeDecodeError) as error:
             raise Unavailable(f"{url} did not answer as the protocol asks: {error}") from error
-
-
-class HttpSender:
-    """Bodies with their headers, posted in turn."""
-
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        *,
-        url: str,
-        requests: Sequence[tuple[bytes, dict[str, str]]],
-        timeout: aiohttp.ClientTimeout,
-    ) -> None:
-        self._session, self._url, self._timeout = session, url, timeout
-        self._next = itertools.cycle(requests).__next__
-
-    async def send(self) -> None:
-        """Post the next request and await its answer, unread. Raises RequestFailed."""
-        await self._send()
-
-    async def send_and_read(self) -> dict[str, tuple[int, ...]]:
-        """Post the next request and return the shapes of the answer's outputs."""
-        body, header_length = await self._send()
-        try:
-            header: dict[str, Any] = json.loads(body[: int(header_length or len(body))])
-            return {output["name"]: tuple(output["shape"]) for output in header["outputs"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise RequestFailed(status="MALFORMED ANSWER", detail=repr(error)) from error
-
-    async def _send(self) -> tuple[bytes, str | None]:
-        body, headers = self._next()
-        data = body if len(body) <= _LARGE_BODY_BYTES else io.BytesIO(body)
-        try:
-            async with self._session.post(
-                self._url, data=data, headers=headers, timeout=self._timeout
-            ) as response:
-                reply = await response.read()
-        except TimeoutError as error:
-            raise RequestFailed(status="TIMEOUT", detail=_described(error)) from error
-        except _CONNECTION_ERRORS as error:
-            raise RequestFailed(status="CONNECTION", detail=_described(error)) from error
-        if response.status != 200:
-            raise RequestFailed(status=f"HTTP {response.status}", detail=_error_text(reply))
-        return reply, response.headers.get(_HEADER_LENGTH)
-
-
-def _request(batch: Batch) -> tuple[bytes, dict[str, str]]:
-    inputs = []
-    for name, array in batch.items():
-        tensor = InferInput(name, list(array.shape), datatype_of_numpy(array.dtype).name)
-        inputs.append(tensor.set_data_from_numpy(array, binary_data=True))
-    body, header_length = InferenceServerClient.generate_request_body(inputs)
-    headers = {"Content-Type": "application/octet-stream"}
-    if header_length is not None:
-        headers[_HEADER_LENGTH] = str(header_length)
-    return body, headers
 
 
 def _translated(status: int, text: str) -> RidgelineError:

@@ -1,26 +1,31 @@
 """One load test, top to bottom: ask the server what it is, warm up, measure each batch size."""
 
 import asyncio
-import gc
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from loadtest import environment, floor
-from loadtest.connection import Connection, RequestFailed, Sender, check_address
-from loadtest.driver import Recording, drive
+from loadtest.breakdown import Counters, breakdown
+from loadtest.connection import Connection, RequestFailed, check_address
+from loadtest.correctness import Outputs, check
+from loadtest.generation import Generated, Requests, generate
+from loadtest.messages import outputs, request
 from loadtest.protocols import connect
+from loadtest.recording import Recording
 from loadtest.result import RunResult, Target, run_result
 from loadtest.samples import Batch, random_batch, read_samples
+from loadtest.schedule import Replay
 from loadtest.served import ServedModel, served_model
 from loadtest.settings import LoadtestSettings
 from ridgeline import hardware as hardware_module
-from ridgeline.errors import StepFailed
+from ridgeline.errors import CorruptData, RidgelineError, StepFailed
 from ridgeline.hardware import Hardware
 from ridgeline.model import FREE
 
-_DISTINCT_BATCHES = 16  # different inputs sent in turn, so that no cache of answers helps a server
+_MOST_BATCHES = 16  # different inputs sent in turn, so that no cache of answers helps a server
 _DISTINCT_BYTES = 64 * 2**20
 
 Announce = Callable[[str], object]
@@ -39,7 +44,7 @@ async def measure(settings: LoadtestSettings, *, announce: Announce) -> list[Run
         version=settings.model_version,
     )
     try:
-        target = await _target(connection, settings=settings, announce=announce)
+        target = await target_of(connection, settings=settings, announce=announce)
         return [
             await _measure_one(
                 connection, settings=settings, target=target, batch_size=size, announce=announce
@@ -50,9 +55,10 @@ async def measure(settings: LoadtestSettings, *, announce: Announce) -> list[Run
         await connection.close()
 
 
-async def _target(
+async def target_of(
     connection: Connection, *, settings: LoadtestSettings, announce: Announce
 ) -> Target:
+    """What is to be measured, as the server tells it, and its machine. Raises as `measure`."""
     server = await connection.read_server()
     model = served_model(
         await connection.read_metadata(),
@@ -102,88 +108,154 @@ async def _measure_one(
     batch_size: int,
     announce: Announce,
 ) -> RunResult:
-    batches = _batches(settings, model=target.model, batch_size=batch_size)
-    sender = connection.prepare(batches, timeout_s=settings.request_timeout_s)
-    await _check(sender, model=target.model, batch_size=batch_size)
+    prepared = prepare(settings, model=target.model, batch_size=batch_size)
+    expected = await ask_alone(connection, prepared, settings=settings, model=target.model)
     announce(
         f"{settings.protocol}, batch size {batch_size}: "
         f"{settings.warmup_s:g} s of warm-up, {settings.duration_s:g} s of measuring ..."
     )
     if settings.warmup_s:
-        warmup = await _drive(sender, settings=settings, duration_s=settings.warmup_s)
-        _refuse_silence(warmup, phase="the warm-up")
-    recording = await _drive(sender, settings=settings, duration_s=settings.duration_s)
-    _refuse_silence(recording, phase="the run")
+        warmup = await put_load(prepared.requests, settings=settings, for_s=settings.warmup_s)
+        refuse_silence(warmup.recording, phase="the warm-up")
+    before = await _counters(connection)
+    generated = await put_load(prepared.requests, settings=settings, for_s=settings.duration_s)
+    after = await _counters(connection)
+    recording = generated.recording
+    refuse_silence(recording, phase="the run")
     if not recording.requests:
         raise StepFailed("no request was due in the whole run: raise the rate or the duration")
+    checked = check(
+        generated.answers,
+        protocol=settings.protocol,
+        expected=expected,
+        unseen=generated.answers_unseen,
+        labels=prepared.labels,
+    )
+    counted = after.since(before) if before and after else None
     return run_result(
         recording,
         settings=settings,
         batch_size=batch_size,
         target=target,
         environment=environment.describe(),
+        checked=checked,
+        breakdown=breakdown(recording, counted=counted) if counted else None,
     )
 
 
-async def _drive(sender: Sender, *, settings: LoadtestSettings, duration_s: float) -> Recording:
-    gc.collect()
-    gc.freeze()  # what the imports made need not be looked through again while measuring
-    try:
-        return await drive(
-            sender.send,
-            load=settings.load,
-            duration_s=duration_s,
-            seed=settings.seed,
-            limits=settings.limits,
-        )
-    finally:
-        gc.unfreeze()
+@dataclass(frozen=True)
+class Prepared:
+    """Requests, and the right class of each row where the samples have labels."""
+
+    requests: Requests
+    labels: Sequence[npt.NDArray[np.int64]] | None
 
 
-def _batches(settings: LoadtestSettings, *, model: ServedModel, batch_size: int) -> Sequence[Batch]:
-    """Different batches of samples from the file, or of random ones."""
-    if settings.data:
-        samples = read_samples(settings.data, model=model)
-        starts = itertools.count(step=batch_size)
-        batches = (samples.rows(start, size=batch_size) for start in starts)
-    else:
-        generator = np.random.default_rng([settings.seed, batch_size])
-        batches = (
-            random_batch(model, batch_size=batch_size, generator=generator)
-            for _ in itertools.count()
+def prepare(settings: LoadtestSettings, *, model: ServedModel, batch_size: int) -> Prepared:
+    """Batches of samples from the file, or of random ones; of a trace, for all its rows."""
+    load = settings.load
+    rows = sorted(set(load.rows)) if isinstance(load, Replay) else [batch_size]
+    batches, labels = [], []
+    for size in rows:
+        for batch, own in _batches(settings, model=model, batch_size=size):
+            batches.append((batch, size))
+            labels.append(own)
+    messages = [
+        request(
+            batch, protocol=settings.protocol, model=settings.model, version=settings.model_version
         )
-    first = next(batches)
-    return [first, *itertools.islice(batches, _distinct(first) - 1)]
+        for batch, _ in batches
+    ]
+    known = [own for own in labels if own is not None]
+    requests = Requests(settings.protocol, messages, [size for _, size in batches])
+    return Prepared(requests, known if len(known) == len(labels) else None)
+
+
+def _batches(
+    settings: LoadtestSettings, *, model: ServedModel, batch_size: int
+) -> Iterator[tuple[Batch, npt.NDArray[np.int64] | None]]:
+    count = _MOST_BATCHES
+    samples = read_samples(settings.data, model=model) if settings.data else None
+    generator = np.random.default_rng([settings.seed, batch_size])
+    number = 0
+    while number < count:
+        if samples:
+            start = number * batch_size
+            batch = samples.rows(start, size=batch_size)
+            own = samples.labels_of(start, size=batch_size)
+        else:
+            batch, own = random_batch(model, batch_size=batch_size, generator=generator), None
+        count = min(count, _distinct(batch))
+        yield batch, own
+        number += 1
 
 
 def _distinct(batch: Batch) -> int:
     size_bytes = max(1, sum(array.nbytes for array in batch.values()))
-    return max(1, min(_DISTINCT_BATCHES, _DISTINCT_BYTES // size_bytes))
+    return max(1, min(_MOST_BATCHES, _DISTINCT_BYTES // size_bytes))
 
 
-async def _check(sender: Sender, *, model: ServedModel, batch_size: int) -> None:
-    """Send one request and read its answer, before thousands are sent whose answers are not.
+async def ask_alone(
+    connection: Connection,
+    prepared: Prepared,
+    *,
+    settings: LoadtestSettings,
+    model: ServedModel,
+) -> list[Outputs]:
+    """What each request is answered without load, which the answers under load are compared with.
 
-    Raises StepFailed where it is refused or is not an answer to that batch.
+    Raises StepFailed where one is refused or is not an answer to its batch.
     """
-    try:
-        shapes = await sender.send_and_read()
-    except RequestFailed as error:
-        raise StepFailed(
-            f"model {model.name!r} does not answer a batch of {batch_size}: {error}"
-        ) from error
-    for output in model.outputs:
-        shape = shapes.get(output.name)
-        if shape is None:
-            raise StepFailed(f"an answer of model {model.name!r} lacks output {output.name!r}")
-        if output.shape[:1] == (FREE,) and shape[:1] != (batch_size,):
+    found = []
+    for message, rows in zip(prepared.requests.messages, prepared.requests.rows, strict=True):
+        try:
+            payload = await connection.ask(message, timeout_s=settings.request_timeout_s)
+            answer = outputs(payload, protocol=settings.protocol)
+        except (RequestFailed, CorruptData) as error:
             raise StepFailed(
-                f"model {model.name!r} answered a batch of {batch_size} with an output "
-                f"{output.name!r} of the shape {list(shape)}"
+                f"model {model.name!r} does not answer a batch of {rows}: {error}"
+            ) from error
+        _check_shapes(answer, model=model, rows=rows)
+        found.append(answer)
+    return found
+
+
+def _check_shapes(answer: Outputs, *, model: ServedModel, rows: int) -> None:
+    for output in model.outputs:
+        array = answer.get(output.name)
+        if array is None:
+            raise StepFailed(f"an answer of model {model.name!r} lacks output {output.name!r}")
+        if output.shape[:1] == (FREE,) and array.shape[:1] != (rows,):
+            raise StepFailed(
+                f"model {model.name!r} answered a batch of {rows} with an output "
+                f"{output.name!r} of the shape {list(array.shape)}"
             )
 
 
-def _refuse_silence(recording: Recording, *, phase: str) -> None:
+async def put_load(requests: Requests, *, settings: LoadtestSettings, for_s: float) -> Generated:
+    """The load of the settings, for so long."""
+    return await generate(
+        requests,
+        url=settings.url,
+        load=settings.load,
+        duration_s=for_s,
+        seed=settings.seed,
+        timeout_s=settings.request_timeout_s,
+        core=settings.client_core,
+    )
+
+
+async def _counters(connection: Connection) -> Counters | None:
+    """What the server counted so far; None where it tells no statistics."""
+    try:
+        response = await connection.read_statistics()
+    except RidgelineError:
+        return None
+    return Counters.of(response) if response is not None else None
+
+
+def refuse_silence(recording: Recording, *, phase: str) -> None:
+    """Raise StepFailed where requests were due and none was answered."""
     if recording.requests and not recording.answered.any():
-        reason = recording.stopped or recording.first_failure or "none ended in time"
+        reason = recording.first_failure or "none ended in time"
         raise StepFailed(f"no request of {phase} was answered: {reason}")

@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.driver import Recording
+from loadtest.breakdown import Breakdown
+from loadtest.correctness import Checked
 from loadtest.floor import Beside, beside_floor
+from loadtest.recording import INVALID, VALID, Recording
+from loadtest.schedule import scenario_of
 from loadtest.served import ServedModel
 from loadtest.settings import LoadtestSettings
 from loadtest.statistics import Latency, summarise
-from loadtest.verdict import INVALID, VALID, reasons_against
+from loadtest.steadiness import steadiness
+from loadtest.verdict import reasons_against
 from ridgeline.cost import ModelCost
 from ridgeline.hardware import Hardware
 
@@ -45,6 +49,8 @@ class RunResult:
     beside: Beside
     reasons: tuple[str, ...]
     environment: Mapping[str, Any]
+    checked: Checked | None = None
+    breakdown: Breakdown | None = None
 
     @property
     def verdict(self) -> str:
@@ -62,6 +68,7 @@ class RunResult:
             "server": dict(self.target.server),
             "model": _model(self.target),
             "protocol": self.settings.protocol,
+            "scenario": scenario_of(self.settings.load, rows=self.batch_size),
             "batch_size": self.batch_size,
             **_latency(self.latency),
             "throughput": _throughput(self.recording, batch_size=self.batch_size),
@@ -77,6 +84,9 @@ class RunResult:
             "share_of_peak": self.beside.share_of_peak,
             "floor_note": self.beside.note,
             "client": _client(self.recording),
+            "answers": asdict(self.checked) if self.checked else None,
+            "breakdown_ms": _breakdown(self.breakdown),
+            "steadiness": _steadiness(self.recording),
             "environment": dict(self.environment),
         }
 
@@ -88,6 +98,8 @@ def run_result(
     batch_size: int,
     target: Target,
     environment: Mapping[str, Any],
+    checked: Checked | None = None,
+    breakdown: Breakdown | None = None,
 ) -> RunResult:
     """Judge a recording with at least one answered request, and set it beside the floor."""
     latency = summarise(recording.latencies_ns)
@@ -105,8 +117,15 @@ def run_result(
             hardware=target.hardware,
             note=target.note,
         ),
-        reasons=reasons_against(recording, min_requests=settings.min_requests),
+        reasons=reasons_against(
+            recording,
+            min_requests=settings.min_requests,
+            load=settings.load,
+            checked=checked,
+        ),
         environment=environment,
+        checked=checked,
+        breakdown=breakdown,
     )
 
 
@@ -115,7 +134,7 @@ def raw_arrays(results: Sequence[RunResult]) -> dict[str, Any]:
     return {
         f"batch{result.batch_size}_{name}": getattr(result.recording, name)
         for result in results
-        for name in ("intended_ns", "sent_ns", "done_ns", "answered")
+        for name in ("intended_ns", "sent_ns", "done_ns", "answered", "rows")
     }
 
 
@@ -132,8 +151,7 @@ def _settings(settings: LoadtestSettings, *, batch_size: int) -> dict[str, Any]:
         "seed": settings.seed,
         "data": str(settings.data) if settings.data else None,
         "request_timeout_s": settings.request_timeout_s,
-        "max_outstanding": settings.limits.max_outstanding,
-        "drain_s": settings.limits.drain_s,
+        "client_core": settings.client_core,
         "min_requests": settings.min_requests,
     }
 
@@ -168,7 +186,11 @@ def _latency(latency: Latency) -> dict[str, Any]:
 def _throughput(recording: Recording, *, batch_size: int) -> dict[str, float]:
     answered = int(np.count_nonzero(recording.answered))
     requests_per_s = answered / (recording.elapsed_ns / _NS_PER_S)
-    return {"requests_per_s": requests_per_s, "samples_per_s": batch_size * requests_per_s}
+    rows = batch_size * answered
+    if recording.rows is not None:
+        rows = int(recording.rows[recording.answered].sum())
+    samples_per_s = rows / (recording.elapsed_ns / _NS_PER_S)
+    return {"requests_per_s": requests_per_s, "samples_per_s": samples_per_s}
 
 
 def _requests(recording: Recording) -> dict[str, Any]:
@@ -185,7 +207,27 @@ def _client(recording: Recording) -> dict[str, float]:
     lags_ms = recording.send_lags_ns / _NS_PER_MS
     return {
         "cpu_s_per_request": recording.client_cpu_ns / _NS_PER_S / len(lags_ms),
+        "busy_share_of_a_core": recording.client_busy,
         "send_lag_p50_ms": float(np.percentile(lags_ms, 50)),
         "send_lag_p99_ms": float(np.percentile(lags_ms, 99)),
         "send_lag_max_ms": float(lags_ms.max()),
+    }
+
+
+def _breakdown(found: Breakdown | None) -> dict[str, float | None] | None:
+    if found is None:
+        return None
+    table = {name.removesuffix("_ms"): value for name, value in asdict(found).items()}
+    return {**table, "total": found.total_ms}
+
+
+def _steadiness(recording: Recording) -> dict[str, Any] | None:
+    found = steadiness(recording.latencies_ns)
+    if found is None:
+        return None
+    return {
+        "window_medians_ms": [value / _NS_PER_MS for value in found.medians_ns],
+        "warm_from_request": found.warm_from,
+        "drift": found.drift,
+        "noise": found.noise,
     }

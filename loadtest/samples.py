@@ -1,5 +1,6 @@
-"""What is sent: seeded random tensors, or rows of an .npz file whose keys are input names."""
+"""What is sent: seeded random tensors, or samples of a file whose keys are input names."""
 
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ridgeline.errors import CorruptData, InvalidInput, NotFound
 from ridgeline.model import FREE
 
 LABEL = "label"
+_LINE_SUFFIXES = (".jsonl", ".ndjson")
 
 Array = npt.NDArray[Any]
 Batch = Mapping[str, Array]
@@ -36,13 +38,19 @@ class Samples:
         chosen = np.arange(start, start + size) % self.count
         return {name: array[chosen] for name, array in self.arrays.items()}
 
+    def labels_of(self, start: int, *, size: int) -> npt.NDArray[np.int64] | None:
+        """The right classes of those rows; None where there are none."""
+        chosen = np.arange(start, start + size) % self.count
+        return None if self.labels is None else self.labels[chosen]
+
 
 def read_samples(path: Path, *, model: ServedModel) -> Samples:
     """The samples in `path`, checked against the inputs of `model`.
 
     Raises NotFound, CorruptData, or InvalidInput naming what differs.
     """
-    arrays = _read_arrays(path)
+    lines = path.suffix in _LINE_SUFFIXES
+    arrays = _read_lines(path, model=model) if lines else _read_arrays(path)
     labels = arrays.pop(LABEL, None)
     expected = [tensor.name for tensor in model.inputs]
     if sorted(arrays) != sorted(expected):
@@ -83,6 +91,27 @@ def random_batch(model: ServedModel, *, batch_size: int, generator: np.random.Ge
             array = generator.random(shape).astype(kind.numpy)
         batch[tensor.name] = array
     return batch
+
+
+def _read_lines(path: Path, *, model: ServedModel) -> dict[str, Array]:
+    """JSON lines, a sample each: {"x": [[0.5, ...], ...], "label": 3}."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except OSError as error:
+        raise NotFound(f"there is no file {path}") from error
+    except ValueError as error:
+        raise CorruptData(f"{path} does not hold JSON lines: {error}") from error
+    kinds = {tensor.name: datatype(tensor.datatype).numpy for tensor in model.inputs}
+    try:
+        names = list(rows[0])
+        return {
+            name: np.array([row[name] for row in rows], dtype=kinds.get(name, np.dtype(np.int64)))
+            for name in names
+        }
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise CorruptData(
+            f"{path} must hold a JSON object a line, each with the same names: {error!r}"
+        ) from error
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

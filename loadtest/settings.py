@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtest.driver import Limits
 from loadtest.schedule import ClosedLoop, Load
 from loadtest.verdict import MIN_REQUESTS
 from ridgeline.errors import InvalidInput
@@ -19,6 +18,7 @@ class LoadtestSettings:
     `model_version` is empty for the newest; `data` an .npz file with samples, else random ones are
     sent; `repository` is where to find the model's cost if the server does not tell it; `hardware`
     a file of `ridgeline hardware --json` made on the server's machine, if that is another one.
+    `client_core` pins the load generator. A trace brings its own rows and duration.
     """
 
     url: str
@@ -35,7 +35,7 @@ class LoadtestSettings:
     hardware: Path | None = None
     request_timeout_s: float = 10.0
     min_requests: int = MIN_REQUESTS
-    limits: Limits = field(default_factory=Limits)
+    client_core: int | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:

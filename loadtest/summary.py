@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loadtest.command import how_much
 from ridgeline.errors import CorruptData, InvalidInput
 from ridgeline.hardware import Hardware
 
@@ -223,8 +224,8 @@ def _run(part: _Part) -> Run:
 
 
 def _load(part: _Part) -> str:
-    if part.at("kind").text() == "open":
-        return f"open loop, {part.at('rate_per_s').number():g} requests/s (Poisson)"
+    if part.at("kind").text() != "closed":
+        return how_much(part.table())
     concurrency = part.at("concurrency").whole()
     return f"closed loop, {concurrency} request{'s' if concurrency > 1 else ''} at a time"
 

@@ -18,15 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 import uvloop
 
+from loadtest.wire.answers import Answers, to_arrays
 from loadtest.wire.frames import Call
 from loadtest.wire.http1 import Http1Line, Post
 from loadtest.wire.http2 import Http2Line
 from loadtest.wire.ledger import LOST, Entries, Ledger, Line
 from loadtest.wire.report import ClientCost, summarise
 from loadtest.wire.spec import Spec
+from loadtest.wire.timer import Timer
 from ridgeline.errors import RidgelineError, Unavailable
 
 _NS_PER_S = 1_000_000_000
+_LEAST_WAIT_NS = 50_000  # many requests a second are sent together, rather than woken up for
 _TICK_S = 0.001  # libuv's timers are no finer
 _CONNECT_TIMEOUT_S = 10.0
 _DRAWN_KINDS = 4096
@@ -38,11 +41,22 @@ class Outcome:
 
     entries: Entries
     client: ClientCost
+    answers: Answers | None = None
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Every request's times, how it ended, and the answers that were kept, for an .npz file."""
+        names = ("intended_ns", "sent_ns", "done_ns", "statuses", "kinds")
+        arrays: dict[str, np.ndarray] = {name: getattr(self.entries, name) for name in names}
+        if self.answers:
+            arrays |= to_arrays(self.answers.variants())
+            arrays["answers_unseen"] = np.array(self.answers.unseen)
+        return arrays
 
 
 async def drive(spec: Spec) -> Outcome:
     """Run it. Raises Unavailable where the server cannot be reached."""
-    ledger = Ledger([each.deadline_ns for each in spec.classes])
+    answers = Answers(len(spec.classes)) if spec.keep_answers else None
+    ledger = Ledger([each.deadline_ns for each in spec.classes], answers=answers)
     run = _ClosedLoop(spec, ledger=ledger) if spec.in_flight else _OpenLoop(spec, ledger=ledger)
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
@@ -63,9 +77,10 @@ async def drive(spec: Spec) -> Outcome:
 
 
 async def _connect(spec: Spec, *, ledger: Ledger, run: "_Run") -> Sequence[Line]:
-    messages = [(each.message(), each.deadline_ns) for each in spec.classes]
     if spec.protocol == "http":
-        posts = [Post(spec.path, message, deadline_ns) for message, deadline_ns in messages]
+        posts = [
+            Post(spec.path, each.message(), each.deadline_ns, each.headers) for each in spec.classes
+        ]
         pool = Http1Line(
             posts,
             ledger=ledger,
@@ -75,7 +90,7 @@ async def _connect(spec: Spec, *, ledger: Ledger, run: "_Run") -> Sequence[Line]
         )
         await pool.connect()
         return [pool]
-    calls = [Call(spec.path, message, deadline_ns) for message, deadline_ns in messages]
+    calls = [Call(spec.path, each.message(), each.deadline_ns) for each in spec.classes]
     loop, lines = asyncio.get_running_loop(), []
     for _ in range(spec.connections):
         line = Http2Line(
@@ -118,19 +133,28 @@ class _Run:
         """Send until the end, then wait for what is under way; a lost server is an end, too."""
         ledger = self.ledger
         cpu_ns, ledger.start_ns, self._started = time.process_time_ns(), time.monotonic_ns(), True
+        self.started()
         while (now_ns := ledger.now_ns()) < self.load_ns:
             self.tick(now_ns)
             await self._pause()
             if not any(line.open for line in self.lines):
                 self.load_ns = now_ns
         busy = (time.process_time_ns() - cpu_ns) / ledger.now_ns()
+        self.ended()
         drained_ns = ledger.now_ns() + int(self.spec.drain_s * _NS_PER_S)
         while ledger.outstanding and ledger.now_ns() < drained_ns:
             await self._pause()
         self._started = False
         used_s = (time.process_time_ns() - cpu_ns) / _NS_PER_S
         entries = self._entries()
-        return Outcome(entries, ClientCost(used_s, busy, self._lags_ns(entries)))
+        cost = ClientCost(used_s, busy, self._lags_ns(entries))
+        return Outcome(entries, cost, ledger.answers)
+
+    def started(self) -> None:
+        """The clock runs."""
+
+    def ended(self) -> None:
+        """Nothing is to be sent any more."""
 
     async def _pause(self) -> None:
         for line in self.lines:
@@ -168,7 +192,8 @@ class _ClosedLoop(_Run):
 
     def __init__(self, spec: Spec, *, ledger: Ledger) -> None:
         super().__init__(spec, ledger=ledger)
-        self._next_kind = itertools.cycle(spec.kinds(_DRAWN_KINDS).tolist()).__next__
+        count = len(spec.classes) if spec.in_turn else _DRAWN_KINDS
+        self._next_kind = itertools.cycle(spec.kinds(count).tolist()).__next__
 
     def progressed(self, line: Line, answered: int) -> None:
         now_ns = self.ledger.now_ns()
@@ -200,6 +225,27 @@ class _OpenLoop(_Run):
         ledger.extend(arrivals_ns.tolist(), kinds=spec.kinds(len(arrivals_ns)).tolist())
         self._due_ns = [*ledger.intended_ns, sys.maxsize]
         self._next = 0
+        self._timer: Timer | None = None
+
+    def started(self) -> None:
+        self._timer = Timer(self._on_time)
+        self._wake()
+
+    def ended(self) -> None:
+        if self._timer:
+            self._timer.close()
+            self._timer = None
+
+    def _on_time(self) -> None:
+        self._send_due(self.next_line(), now_ns=self.ledger.now_ns())
+        self._wake()
+
+    def _wake(self) -> None:
+        """When the next request is due."""
+        if self._timer and self._due_ns[self._next] != sys.maxsize:
+            ledger = self.ledger
+            at_ns = max(self._due_ns[self._next], ledger.now_ns() + _LEAST_WAIT_NS)
+            self._timer.set(ledger.start_ns + at_ns)
 
     def progressed(self, line: Line, answered: int) -> None:  # noqa: ARG002 - the base's
         if self._started:
@@ -241,6 +287,8 @@ def main() -> int:
     except (RidgelineError, OSError) as error:
         print(f"wire: {error}", file=sys.stderr)
         return 1
+    if spec.raw_path:
+        np.savez(spec.raw_path, allow_pickle=False, **outcome.to_arrays())
     figures = summarise(
         outcome.entries,
         client=outcome.client,

@@ -3,8 +3,8 @@
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import httptools
 
@@ -20,6 +20,7 @@ class Post:
     path: str
     message: bytes
     deadline_ns: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def to_bytes(self, host: str) -> bytes:
         """The request as it is sent."""
@@ -28,6 +29,7 @@ class Post:
         if self.message:
             size = len(self.message)
             head += f"Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         return f"{head}\r\n".encode("ascii") + self.message
 
 
@@ -147,9 +149,15 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, line: Http1Line) -> None:
         self._line = line
-        self._parser = httptools.HttpResponseParser(self)
         self._request: int | None = None
         self._complete = self._stays_open = False
+        self._body = b""
+        if line.ledger.answers is not None:
+            self.on_body = self._take  # looked for by the parser; without it, bodies cost nothing
+        self._parser = httptools.HttpResponseParser(self)
+
+    def _take(self, data: bytes) -> None:
+        self._body += data
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.WriteTransport = transport  # type: ignore[assignment]
@@ -170,11 +178,19 @@ class _Connection(asyncio.Protocol):
             return
         if self._complete and self._request is not None:
             status = self._parser.get_status_code()
+            if self._line.ledger.answers is not None:
+                self._keep(status)
             self._end(ANSWERED if status == _OK else status)
             if self._stays_open:
                 self._line.released(self, answered=int(status == _OK))
             else:
                 self._transport.abort()
+
+    def _keep(self, status: int) -> None:
+        """What was answered, while the request is still known."""
+        ledger, body, self._body = self._line.ledger, self._body, b""
+        if status == _OK and self._request is not None and ledger.answers is not None:
+            ledger.answers.note(ledger.kinds[self._request], body)
 
     def on_message_complete(self) -> None:
         self._complete = True

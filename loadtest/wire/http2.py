@@ -49,6 +49,7 @@ class Http2Line(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reader = StatusReader()
+        self._bodies: dict[int, bytes] = {}  # by stream, where answers are kept
         self._rest = b""
         self._received_bytes = 0
         self._going_away = False
@@ -116,6 +117,8 @@ class Http2Line(asyncio.Protocol):
                 self._received_bytes += stop - begin
                 if stop - begin >= http2.MESSAGE_PREFIX_BYTES:
                     self._streams.has_data[stream >> 1] = 1
+                if self._ledger.answers is not None:
+                    self._bodies[stream] = self._bodies.get(stream, b"") + data[begin:stop]
                 if flags & http2.END_STREAM:  # without a status
                     self._streams.end(stream, status=MALFORMED, now_ns=now_ns)
             else:
@@ -138,9 +141,16 @@ class Http2Line(asyncio.Protocol):
                 status == ANSWERED and not self._streams.has_data[stream >> 1]
             ):
                 status = MALFORMED
+            if self._ledger.answers is not None:
+                self._keep(stream, status=status)
             self._streams.end(stream, status=status, now_ns=now_ns)
         elif status == MALFORMED_BLOCK:
             self._streams.end(stream, status=MALFORMED, now_ns=now_ns)
+
+    def _keep(self, stream: int, *, status: int) -> None:
+        body, kind = self._bodies.pop(stream, b""), self._streams.kind_of(stream)
+        if status == ANSWERED and kind is not None and self._ledger.answers is not None:
+            self._ledger.answers.note(kind, body[http2.MESSAGE_PREFIX_BYTES :])
 
     def _control(self, kind: int, *, flags: int, stream: int, payload: bytes) -> None:
         now_ns = self._ledger.now_ns()

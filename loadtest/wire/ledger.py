@@ -10,6 +10,8 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from loadtest.wire.answers import Answers
+
 ANSWERED = 0
 # How a request ended where the server told nothing; what it told is the gRPC code, or the HTTP
 # status, both above 0.
@@ -59,9 +61,13 @@ class Entries:
 
 
 class Ledger:
-    """The entries while they are being written: plain arrays, since this is the hot path."""
+    """The entries while they are being written: plain arrays, since this is the hot path.
 
-    def __init__(self, deadlines_ns: Sequence[int]) -> None:
+    Answers are kept in `answers`, where there is one.
+    """
+
+    def __init__(self, deadlines_ns: Sequence[int], *, answers: Answers | None = None) -> None:
+        self.answers = answers
         self.deadlines_ns = tuple(deadlines_ns)
         self.start_ns = time.monotonic_ns()
         self.intended_ns, self.sent_ns, self.done_ns = array("q"), array("q"), array("q")

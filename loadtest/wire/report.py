@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.verdict import INVALID, VALID
+from loadtest.recording import INVALID, VALID
 from loadtest.wire.ledger import (
     ANSWERED,
     Entries,

@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ _LONGEST_S = 600.0
 class DeadlineClass:
     """Requests of one kind: a message (the file holds its bytes), a deadline, a share of all.
 
-    A `deadline_ms` of 0 stands for none.
+    A `deadline_ms` of 0 stands for none. `headers` go along over HTTP.
     """
 
     message_path: str
     deadline_ms: float = 0.0
     weight: float = 1.0
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (0 <= self.deadline_ms < math.inf and 0 < self.weight < math.inf):
@@ -55,8 +57,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Spec:
-    """One run. Closed loop where `in_flight` is given, for `duration_s`; else open, in `phases`.
+    """One run. Closed loop where `in_flight` is given, for `duration_s`; else open, in `phases`, or
+    as an .npz file at `arrivals_path` tells (`intended_ns`, rising, and `kinds`).
 
+    Closed loops send the classes in turn where `in_turn` is set, else drawn by their weights. An
+    .npz file at `raw_path` takes every request's times; with `keep_answers` also what was answered.
     `path` is that of the RPC or of the resource. `core` pins the client. At the end, the answers
     still due are awaited for `drain_s`.
     """
@@ -69,6 +74,10 @@ class Spec:
     in_flight: int = 0
     duration_s: float = 0.0
     phases: tuple[Phase, ...] = ()
+    arrivals_path: str | None = None
+    in_turn: bool = False
+    raw_path: str | None = None
+    keep_answers: bool = False
     connections: int = 1
     seed: int = 0
     core: int | None = None
@@ -79,8 +88,10 @@ class Spec:
             raise InvalidInput(f"protocol must be one of {PROTOCOLS}, received {self.protocol!r}")
         if not self.classes:
             raise InvalidInput("classes must name at least one class of requests")
-        if bool(self.in_flight) == bool(self.phases):
-            raise InvalidInput("either in_flight (closed loop) or phases (open loop) must be given")
+        if sum(map(bool, (self.in_flight, self.phases, self.arrivals_path))) != 1:
+            raise InvalidInput(
+                "either in_flight (closed loop) must be given, or phases or arrivals_path (open)"
+            )
         if self.in_flight < 0 or self.connections < 1:
             raise InvalidInput(
                 "in_flight and connections must be positive, "
@@ -112,6 +123,9 @@ class Spec:
 
     def arrivals_ns(self) -> npt.NDArray[np.int64]:
         """When the requests of the open loop are due."""
+        if self.arrivals_path:
+            with np.load(self.arrivals_path) as arrays:
+                return np.asarray(arrays["intended_ns"], dtype=np.int64)
         begin_s, pieces = 0.0, [np.zeros(0, dtype=np.int64)]
         for place, phase in enumerate(self.phases):
             arrivals_ns = poisson_arrivals_ns(
@@ -122,7 +136,12 @@ class Spec:
         return np.concatenate(pieces)
 
     def kinds(self, count: int) -> npt.NDArray[np.int64]:
-        """The classes of so many requests, drawn by their weights."""
+        """The classes of so many requests: as told, or drawn by their weights."""
+        if self.arrivals_path:
+            with np.load(self.arrivals_path) as arrays:
+                return np.asarray(arrays["kinds"], dtype=np.int64)
+        if self.in_turn:
+            return np.arange(count) % len(self.classes)
         weights = np.array([each.weight for each in self.classes])
         shares = weights / weights.sum()
         return np.random.default_rng([self.seed, 1]).choice(len(shares), size=count, p=shares)

@@ -191,6 +191,11 @@ class Streams:
             self._unfinished.pop(stream, None)
             self._waiting.appendleft(request)
 
+    def kind_of(self, stream: int) -> int | None:
+        """The class of the request on a stream; None for one that another stream carries now."""
+        request = self._requests[stream >> 1]
+        return None if request == _AGAIN else self._ledger.kinds[request]
+
     def fail(self, *, after_stream: int) -> None:
         """The server will not answer the streams after this one, nor any that is not open yet."""
         self._over = True

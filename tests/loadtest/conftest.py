@@ -40,6 +40,7 @@ class Behaviour:
     malformed_metadata: bool = False
     malformed_inference: bool = False
     shape: tuple[int, ...] = (-1, 4)
+    wrong_after: int | None = None
     answers: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -48,6 +49,11 @@ class Behaviour:
         with self.lock:
             self.answers += 1
             return self.fail_after is not None and self.answers > self.fail_after
+
+    @property
+    def wrong(self) -> bool:
+        """Whether this inference is to be answered with other numbers."""
+        return self.wrong_after is not None and self.answers > self.wrong_after
 
     def metadata(self) -> service_pb2.ModelMetadataResponse:
         tensor = service_pb2.ModelMetadataResponse.TensorMetadata
@@ -102,8 +108,13 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         response = service_pb2.ModelInferResponse(model_name="identity")
         if not self._behaviour.malformed_inference:
             response.outputs.add(name="y", datatype="FP32", shape=request.inputs[0].shape)
-            response.raw_output_contents.append(request.raw_input_contents[0])
+            raw = request.raw_input_contents[0]
+            response.raw_output_contents.append(_plus_one(raw) if self._behaviour.wrong else raw)
         return response
+
+
+def _plus_one(raw: bytes) -> bytes:
+    return (np.frombuffer(raw, np.float32) + 1).tobytes()
 
 
 def _http_app(behaviour: Behaviour) -> web.Application:
@@ -131,6 +142,7 @@ def _http_app(behaviour: Behaviour) -> web.Application:
             return web.Response(body=b"\x00\x01")
         length = int(request.headers["Inference-Header-Content-Length"])
         tensor, raw = json.loads(body[:length])["inputs"][0], body[length:]
+        raw = _plus_one(raw) if behaviour.wrong else raw
         output = {**tensor, "name": "y", "parameters": {"binary_data_size": len(raw)}}
         header = json.dumps({"model_name": "identity", "outputs": [output]}).encode()
         return web.Response(

@@ -9,10 +9,10 @@ from tritonclient.grpc import service_pb2
 
 from loadtest import eventloop
 from loadtest.connection import RequestFailed, check_address
-from loadtest.grpc_connection import GrpcConnection
 from loadtest.http_connection import HttpConnection, _error_text, _translated
+from loadtest.messages import outputs, request
 from loadtest.protocols import connect
-from ridgeline.errors import InvalidInput, NotFound, Unavailable, WrongUsage
+from ridgeline.errors import CorruptData, InvalidInput, NotFound, Unavailable, WrongUsage
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
@@ -31,12 +31,20 @@ def talk(server, what, *, model="identity", version=""):
     return eventloop.run(run())
 
 
-async def send(connection):
-    return await connection.prepare([{"x": X}], timeout_s=5).send()
+def message(server, batch=None):
+    protocol = server if isinstance(server, str) else server.protocol
+    return request(batch or {"x": X}, protocol=protocol, model="identity")
 
 
-async def send_and_read(connection):
-    return await connection.prepare([{"x": X}], timeout_s=5).send_and_read()
+def ask(server, *, batch=None, timeout_s=5):
+    """Send one request to `server` (or to (protocol, url)) and read the answer."""
+    protocol = server[0] if isinstance(server, tuple) else server.protocol
+    sent = message(protocol, batch)
+
+    async def send(connection):
+        return await connection.ask(sent, timeout_s=timeout_s)
+
+    return outputs(talk(server, send), protocol=protocol)
 
 
 def test_server_and_model_say_what_they_are(server):
@@ -60,45 +68,36 @@ def test_an_unknown_model_is_not_found(server):
         talk(server, lambda connection: connection.read_metadata(), model="other")
 
 
-def test_an_answer_is_read_only_for_checking(server):
-    assert talk(server, send_and_read) == {"y": (2, 4)}
-    assert talk(server, send) is None
-    assert server.behaviour.answers == 2
+def test_an_answer_holds_the_tensors_that_the_model_made(server):
+    found = ask(server)
+    assert list(found) == ["y"]
+    np.testing.assert_array_equal(found["y"], X)
 
 
 def test_a_large_batch_arrives_whole(server):
-    async def send_large(connection):
-        x = np.zeros((100_000, 4), np.float32)  # 1.6 MB, beyond what aiohttp takes as bytes
-        sender = connection.prepare([{"x": x}], timeout_s=30)
-        return [await sender.send_and_read() for _ in range(2)]
-
+    x = np.zeros((100_000, 4), np.float32)  # 1.6 MB, beyond what aiohttp takes as bytes
     if server.protocol == "http":  # the fake server of gRPC takes at most 4 MiB, aiohttp's 1 MiB
         with pytest.raises(RequestFailed, match="HTTP 413"):
-            talk(server, send_large)
+            ask(server, batch={"x": x}, timeout_s=30)
     else:
-        assert talk(server, send_large) == [{"y": (100_000, 4)}] * 2
+        assert ask(server, batch={"x": x}, timeout_s=30)["y"].shape == (100_000, 4)
 
 
-def test_requests_take_turns(server):
-    async def send_three(connection):
-        batches = [{"x": X[:rows]} for rows in (1, 2)]
-        sender = connection.prepare(batches, timeout_s=5)
-        return [(await sender.send_and_read())["y"] for _ in range(3)]
-
-    assert talk(server, send_three) == [(1, 4), (2, 4), (1, 4)]
+def test_a_server_without_statistics_tells_none(server):
+    assert talk(server, lambda connection: connection.read_statistics()) is None
 
 
 def test_a_refusal_is_a_failure_with_its_status_and_text(server):
     server.behaviour.fail_after = 0
     with pytest.raises(RequestFailed, match="the queue is full") as caught:
-        talk(server, send)
+        ask(server)
     assert caught.value.status == {"grpc": "UNAVAILABLE", "http": "HTTP 503"}[server.protocol]
 
 
 def test_an_answer_that_is_none_of_the_protocol_is_a_failure(http_server):
     http_server.behaviour.malformed_inference = http_server.behaviour.malformed_metadata = True
-    with pytest.raises(RequestFailed, match="MALFORMED ANSWER"):
-        talk(http_server, send_and_read)
+    with pytest.raises(CorruptData, match="no answer of the protocol"):
+        ask(http_server)
     with pytest.raises(Unavailable, match="did not answer as the protocol asks"):
         talk(http_server, lambda connection: connection.read_metadata())
 
@@ -117,7 +116,7 @@ def test_a_dead_server_is_unavailable(closed_port, protocol, status):
     with pytest.raises(Unavailable, match=f"127.0.0.1:{closed_port} over"):
         talk(server, lambda connection: connection.read_server())
     with pytest.raises(RequestFailed) as caught:
-        talk(server, send)
+        ask(server)
     assert caught.value.status == status
 
 
@@ -125,13 +124,10 @@ def test_a_dead_server_is_unavailable(closed_port, protocol, status):
     ("protocol", "status"), [("grpc", "DEADLINE_EXCEEDED"), ("http", "TIMEOUT")]
 )
 def test_a_server_that_does_not_answer_in_time_is_a_failure(protocol, status):
-    async def send_in_vain(connection):
-        await connection.prepare([{"x": X}], timeout_s=0.05).send()
-
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, nobody answers
         url = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(RequestFailed) as caught:
-            talk((protocol, url), send_in_vain)
+            ask((protocol, url), timeout_s=0.05)
     assert caught.value.status == status
 
 
@@ -143,13 +139,9 @@ def test_http_to_the_grpc_port_is_explained(grpc_server):
 def test_a_grpc_request_is_the_message_of_the_protocol():
     batch = {"x": X, "text": np.array([b"a", b"bc"], dtype=object)}
 
-    async def make():
-        connection = GrpcConnection(url="127.0.0.1:1", model="net", version="3")
-        request = connection._request(batch)
-        await connection.close()
-        return service_pb2.ModelInferRequest.FromString(request)
-
-    message = eventloop.run(make())
+    sent = request(batch, protocol="grpc", model="net", version="3")
+    assert sent.path == "/inference.GRPCInferenceService/ModelInfer"
+    message = service_pb2.ModelInferRequest.FromString(sent.body)
     assert (message.model_name, message.model_version) == ("net", "3")
     assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in message.inputs] == [
         ("x", "FP32", [2, 4]),
@@ -162,6 +154,9 @@ def test_a_grpc_request_is_the_message_of_the_protocol():
 def test_an_http_request_names_the_version_and_escapes_the_model():
     connection = HttpConnection(url="host:80", model="a b/c", version="3")
     assert connection._model_url == "http://host:80/v2/models/a%20b%2Fc/versions/3"
+    sent = request({"x": X}, protocol="http", model="a b/c", version="3")
+    assert sent.path == "/v2/models/a%20b%2Fc/versions/3/infer"
+    assert int(sent.headers["Inference-Header-Content-Length"]) < len(sent.body)
 
 
 def test_an_error_that_is_no_json_is_shown_as_it_came():
