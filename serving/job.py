@@ -134,10 +134,17 @@ class FutureJob(Job):
 
     __slots__ = ("future",)
 
-    def __init__(
-        self, inputs: tuple[Payload, ...], *, future: asyncio.Future[Tensors], **what: Any
-    ) -> None:
-        super().__init__(inputs, **what)
+    def __init__(self, arguments: JobArguments, /, *, future: asyncio.Future[Tensors]) -> None:
+        super().__init__(
+            arguments["inputs"],
+            rows=arguments["rows"],
+            size_bytes=arguments["size_bytes"],
+            outputs=arguments["outputs"],
+            shape_key=arguments["shape_key"],
+            deadline_ns=arguments["deadline_ns"],
+            timeout_ns=arguments["timeout_ns"],
+            priority=arguments["priority"],
+        )
         self.future = future
 
     def answer(self, outputs: BatchOutputs, first: int, last: int) -> None:

@@ -69,8 +69,8 @@ class BatchScheduler:
             self._statistics.record_failure(FailureReason.OTHER)
             raise
         job = FutureJob(
+            job_arguments(request, spec=self._spec),
             future=asyncio.get_running_loop().create_future(),
-            **job_arguments(request, spec=self._spec),
         )
         self._batcher.submit(job)
         try:

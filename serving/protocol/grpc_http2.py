@@ -151,10 +151,10 @@ class Call(Job):
         )
         try:
             batcher.submit(self)
-        except Unavailable as error:
-            block = _block_of(error)
-            if error.retry_after_ns is not None:
-                batcher.remember_refusal(kind, block, retry_after_ns=error.retry_after_ns)
+        except Unavailable as refusal:
+            block = _block_of(refusal)
+            if refusal.retry_after_ns is not None:
+                batcher.remember_refusal(kind, block, retry_after_ns=refusal.retry_after_ns)
             self.connection.refuse(self, block=block)
             self.connection.hold()
         except RidgelineError as error:
@@ -183,8 +183,8 @@ class Call(Job):
                 response = await method.answer(message, self.deadline_ns)
             framed = grpc_wire.framed(response.SerializeToString())
             self.connection.answer(self, envelope=grpc_wire.OK, body=[framed])
-        except Refused as error:
-            self.connection.refuse(self, block=grpc_wire.status_block(error.code, str(error)))
+        except Refused as refused:
+            self.connection.refuse(self, block=grpc_wire.status_block(refused.code, str(refused)))
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
             self.fail(error)
 

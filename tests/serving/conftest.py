@@ -199,8 +199,8 @@ async def _infer(
         x = np.array(values, dtype=np.float32).reshape(-1, 1)
     request = InferRequest("fake", {"x": x}, **what)
     job = FutureJob(
+        job_arguments(request, spec=batcher._spec),
         future=asyncio.get_running_loop().create_future(),
-        **job_arguments(request, spec=batcher._spec),
     )
     batcher.submit(job)
     try:
