@@ -125,13 +125,6 @@ class Admission:
                 return Verdict(needed_ns, int(late_ns), hopeless=False)
         return None
 
-    def backlog_ns(self, now_ns: int) -> float:
-        """About how long the engine is busy with what it has and what waits for it."""
-        backlog_ns = float(max(0, self.engine_free_ns - now_ns))
-        for shape_key, lane in self._room.lanes.items():
-            backlog_ns += lane.rows * self.service_time(shape_key).row_ns / self._instances
-        return backlog_ns
-
     def most_rows(self, lane: Lane, first: Job, *, now_ns: int) -> int:
         """How large a batch may be for its most urgent request to be in time.
 

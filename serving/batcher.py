@@ -18,6 +18,7 @@ import numpy as np
 from ridgeline.errors import DeadlineExceeded, Overloaded, RidgelineError, Unavailable
 from ridgeline.model import ModelSpec
 from serving.admission import Admission, Verdict
+from serving.completions import MOST_DOZE_NS
 from serving.engine import Engine
 from serving.job import BatchOutputs, Job, Part
 from serving.packing import Packer
@@ -36,6 +37,7 @@ _LEAST_WAKE_NS = 1_000_000
 _MAX_REFUSALS = 256  # that are remembered
 AT_ONCE_NS = 150_000  # a batch so short runs in the event loop: a thread would cost more
 _LONELY_REQUESTS, _LONELY_FACTOR = 8, 14  # after so many that came one at a time, so much longer
+_SOON_NS = 1_000_000  # an instance that is free by then is given its next batch beforehand
 _LONELY_GAP_NS = 60_000  # one that comes sooner after such a batch has waited for its end
 
 
@@ -109,7 +111,10 @@ class Batcher:
         self._running: list[_Run] = []
         self._unsettled: deque[_Run] = deque()  # in the order of starting, where that is kept
         self._budget = budget or EngineBudget(instances)
-        self._workers = Workers(instances, name=f"engine-{spec.name}")
+        self._completions = self._budget.completions
+        self._workers = Workers(
+            instances, name=f"engine-{spec.name}", completions=self._completions
+        )
         self._in_level = [0] * (policy.levels + 1)
         self._dispatch_is_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -144,6 +149,7 @@ class Batcher:
             level = self._place(job, now_ns=now_ns)
         except RidgelineError:
             self._statistics.record_failure(FailureReason.REJECTED)
+            self._rest(now_ns)
             raise
         came_alone = not self._unanswered and now_ns > self._at_once_end_ns + _LONELY_GAP_NS
         self._lonely = self._lonely + 1 if came_alone else 0
@@ -153,16 +159,14 @@ class Batcher:
         self._idle.clear()
         if job.deadline_ns is not None and (self._timer is None or job.due_ns < self._timer_ns):
             self._wake_at(job.due_ns)
-        if not self._dispatch_is_due and self._may_start(self._room.lanes[job.shape_key].rows):
+        if self._dispatch_is_due:
+            return
+        if self._may_start(self._room.lanes[job.shape_key].rows, now_ns=now_ns):
             # Once the loop has read all that has arrived: those requests share the batch.
             self._dispatch_is_due = True
             asyncio.get_running_loop().call_soon(self._dispatch)
-
-    def has_work_for(self, duration_ns: int) -> bool:
-        """Whether the engine is busy that long with what it has and what waits for it."""
-        if len(self._running) < self._instances:
-            return False
-        return self._admission.backlog_ns(self._clock()) > duration_ns
+        else:
+            self._rest(now_ns)
 
     def refusal_of(self, kind: Hashable) -> bytes | None:
         """What was answered to a request of the same kind, where nothing has changed since.
@@ -170,9 +174,13 @@ class Batcher:
         Counts as a refusal. Under overload it spares most requests from being judged.
         """
         known = self._refusals.get(kind)
-        if known is None or self._clock() >= known[1]:
+        if known is None:
+            return None
+        now_ns = self._clock()
+        if now_ns >= known[1]:
             return None
         self._statistics.record_failure(FailureReason.REJECTED)
+        self._rest(now_ns)
         return known[0]
 
     def remember_refusal(self, kind: Hashable, answer: bytes, *, retry_after_ns: int) -> None:
@@ -284,7 +292,7 @@ class Batcher:
         while self._room.count:
             now_ns = self._clock()
             lane = self._room.next_lane()
-            if not self._may_start(lane.rows):
+            if not self._may_start(lane.rows, now_ns=now_ns):
                 return
             first = lane.first()
             if self._set_aside(first, now_ns=now_ns):
@@ -307,16 +315,29 @@ class Batcher:
             elif not waits:
                 self._budget.end()
 
-    def _may_start(self, rows: int) -> bool:
+    def _may_start(self, rows: int, *, now_ns: int) -> bool:
         """Whether a batch of so many waiting rows may go to the engine.
 
-        Where all instances are busy, `ahead` full batches may wait for them in their threads, so
-        that no instance waits for the event loop.
+        Where all instances are busy, `ahead` full batches may wait for one that will soon be free,
+        so that it need not wait for the event loop. Not earlier: what waits there can no longer be
+        overtaken by a request that is more urgent.
         """
         running = len(self._running)
         if running < self._instances:
             return True
-        return running < self._instances + self._ahead and rows >= self._admission.best_rows
+        if running >= self._instances + self._ahead or rows < self._admission.best_rows:
+            return False
+        return min(run.expected_ns for run in self._running) - now_ns <= _SOON_NS
+
+    def _rest(self, now_ns: int) -> None:
+        """Let the loop doze where the engine gains nothing by what could be read meanwhile."""
+        if len(self._running) < self._instances:
+            return
+        left_ns = self._admission.engine_free_ns - now_ns
+        if self._room.count and self._room.next_lane().rows >= self._admission.best_rows:
+            self._completions.doze(left_ns)
+        elif left_ns > 2 * MOST_DOZE_NS:
+            self._completions.doze(MOST_DOZE_NS)
 
     def _set_aside(self, job: Job, *, now_ns: int) -> bool:
         """Tell a request that it is late; or, its timeout only delays it, let it go behind all."""

@@ -9,13 +9,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
+from serving.completions import Completions
+
 _NICENESS = 5  # of engine threads, above the process's own
 
 
 class Workers:
     """Threads that run one call at a time, in the order of `run`; cheaper than an executor."""
 
-    def __init__(self, count: int, *, name: str) -> None:
+    def __init__(self, count: int, *, name: str, completions: Completions | None = None) -> None:
+        self._completions = completions or Completions()
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}_{number}", daemon=True)
@@ -27,7 +30,7 @@ class Workers:
     def run(self, call: Callable[[], None], *, done: Callable[[], None]) -> None:
         """Run `call`, which never raises, in a thread; then `done` in the running event loop."""
         loop = asyncio.get_running_loop()
-        self._calls.put(functools.partial(_run, call, loop, done))
+        self._calls.put(functools.partial(_run, call, loop, done, self._completions))
 
     def close(self) -> None:
         """End the threads when their calls are done, and wait for that."""
@@ -47,10 +50,12 @@ class EngineBudget:
     """Shares the machine's cores among the models of a process.
 
     Together they run at most `cores` batches at once, but each model may always run one: a heavy
-    model takes all cores while it is alone, and cannot keep a light one from running.
+    model takes all cores while it is alone, and cannot keep a light one from running. The ends of
+    their batches come back through the same `completions`.
     """
 
     def __init__(self, cores: int) -> None:
+        self.completions = Completions()
         self._cores = cores
         self._running = 0
         self._waiting: OrderedDict[Callable[[], None], None] = OrderedDict()
@@ -90,7 +95,10 @@ def _yield_to_event_loop() -> None:
 
 
 def _run(
-    call: Callable[[], None], loop: asyncio.AbstractEventLoop, done: Callable[[], None]
+    call: Callable[[], None],
+    loop: asyncio.AbstractEventLoop,
+    done: Callable[[], None],
+    completions: Completions,
 ) -> None:
     call()
-    loop.call_soon_threadsafe(done)
+    completions.post(done, loop=loop)

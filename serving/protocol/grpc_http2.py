@@ -22,10 +22,8 @@ from serving.protocol.grpc_codec import decode_request, encode_response
 from serving.protocol.grpc_known import KnownRequest, KnownRequests
 from serving.protocol.grpc_methods import INFER, Method, methods, retry_metadata
 from serving.protocol.grpc_wire import CallHead, Refused
-from serving.protocol.http2 import MODERATION_NS, Connection, Limits, ReadModerator, Stream
+from serving.protocol.http2 import Connection, Limits, Stream
 from serving.protocol.statuses import status_of
-
-_BUSY_NS = 2 * MODERATION_NS  # an engine busy for longer misses nothing while reading pauses
 
 
 class GrpcService:
@@ -40,7 +38,6 @@ class GrpcService:
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._limits = Limits()
-        self._moderator = ReadModerator(self.connections)
 
     def connection(self) -> Connection:
         """The protocol of a new connection."""
@@ -49,7 +46,6 @@ class GrpcService:
             read_head=grpc_wire.read_head,
             limits=self._limits,
             connections=self.connections,
-            moderator=self._moderator,
         )
 
     def _open(self, connection: Connection, number: int, head: CallHead) -> Stream:
@@ -137,7 +133,6 @@ class Call(Job):
         block = batcher.refusal_of(kind)
         if block is not None:
             self.connection.refuse(self, block=block)
-            self.connection.hold()
             return
         self._known = known
         Job.__init__(
@@ -156,13 +151,10 @@ class Call(Job):
             if refusal.retry_after_ns is not None:
                 batcher.remember_refusal(kind, block, retry_after_ns=refusal.retry_after_ns)
             self.connection.refuse(self, block=block)
-            self.connection.hold()
         except RidgelineError as error:
             self.fail(error)
         else:
             self._batcher = batcher
-            if not self.connection.held and batcher.has_work_for(_BUSY_NS):
-                self.connection.hold()
 
     async def _respond(self) -> None:
         """The thorough way."""

@@ -57,8 +57,6 @@ _EMPTY_TABLE = b"\x20"  # we keep no table, as a client that keeps none wants to
 _HAS_ENDED = -1  # the window of a stream whose request is complete
 _MAX_IDLE_FRAMES = 10_000  # frames that ask for nothing, in a row, before a peer is sent away
 _PREFACE_S = 10.0
-MODERATION_NS = 2_000_000
-_FEW_CONNECTIONS = 64
 
 
 class ErrorCode(IntEnum):
@@ -144,41 +142,6 @@ class Envelope:
         self.before, self.after = before, after
 
 
-class ReadModerator:
-    """Reads connections in turns while nothing is gained by reading them at once.
-
-    Where the engine is busy for longer, or requests are refused, each small read would wake the
-    process for one request; after a pause of `interval_ns` several are read for nearly the time of
-    one. Network cards do the same ("interrupt moderation"). Shared by the connections of a server.
-    """
-
-    def __init__(self, connections: set["Connection"], *, interval_ns: int = MODERATION_NS) -> None:
-        self._connections = connections
-        self._interval_s = interval_ns / 1e9
-        self._due: set[Connection] = set()
-        self._held: list[Connection] = []
-        self._is_due = False
-
-    def hold(self, connection: "Connection") -> None:
-        """Do not read that connection before the next turn; where they are few, none of them."""
-        few = len(self._connections) <= _FEW_CONNECTIONS
-        self._due.update(self._connections if few else (connection,))
-        if not self._is_due:
-            self._is_due = True
-            # Once every connection that has something was read: or the first would starve others.
-            asyncio.get_running_loop().call_soon(self._pause)
-
-    def _pause(self) -> None:
-        self._held = [connection for connection in self._due if connection.pause()]
-        self._due.clear()
-        asyncio.get_running_loop().call_later(self._interval_s, self._release)
-
-    def _release(self) -> None:
-        self._is_due = False
-        for connection in self._held:
-            connection.read_on()
-
-
 OpenStream = Callable[["Connection", int, Any], Stream]
 
 
@@ -240,7 +203,6 @@ class Connection(asyncio.Protocol):
         read_head: Callable[[Fields], Any],
         limits: Limits,
         connections: set["Connection"],
-        moderator: ReadModerator,
     ) -> None:
         self.limits = limits
         self.peer_window = _DEFAULT_WINDOW  # what a new stream may send
@@ -266,8 +228,6 @@ class Connection(asyncio.Protocol):
         self._flush_is_due = False
         self._idle_frames = 0
         self._leaving = False
-        self._moderator = moderator
-        self.held = self._peer_is_slow = False  # each a reason not to read
 
     # --- asyncio's side -------------------------------------------------------------------------
 
@@ -308,14 +268,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """A peer that does not read its answers is not read either."""
-        self._peer_is_slow = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The peer reads again."""
-        self._peer_is_slow = False
-        if not self.held:
-            self._transport.resume_reading()
+        self._transport.resume_reading()
 
     # --- what streams call ----------------------------------------------------------------------
 
@@ -351,25 +308,6 @@ class Connection(asyncio.Protocol):
         if reset:
             self._send(_RST_STREAM, 0, stream.number, _word(ErrorCode.NO_ERROR))
         self._close_if_done()
-
-    def hold(self) -> None:
-        """Read what comes next in a little while, with more of it."""
-        if not self.held:
-            self._moderator.hold(self)
-
-    def pause(self) -> bool:
-        """Stop reading until `read_on`; False where it has stopped."""
-        if self.held or self._transport.is_closing():
-            return False
-        self.held = True
-        self._transport.pause_reading()
-        return True
-
-    def read_on(self) -> None:
-        """End a `hold`."""
-        self.held = False
-        if not self._peer_is_slow and not self._transport.is_closing():
-            self._transport.resume_reading()
 
     def leave(self) -> None:
         """Take no new requests; close when the open ones are answered."""

@@ -47,7 +47,6 @@ def test_of_an_unknown_engine_nothing_is_expected(make):
 
     assert _judge(admission, _job(0.001)) is None
     assert (admission.rows_per_s, admission.turn_ns) == (0, 0)
-    assert admission.backlog_ns(NOW_NS) == 0
 
 
 @pytest.mark.parametrize(("left_ms", "let_in"), [(104.9, False), (106, True)])
@@ -228,13 +227,10 @@ def test_a_batch_that_runs_is_expected_to_end_and_teaches_its_time(make):
 
 
 def test_what_the_engine_can_do_is_known_by_rows_and_instances(make):
-    admission, room = make(instances=2)
-    _busy(admission, 30)
-    room.add(_job(900, rows=16))
+    admission, _ = make(instances=2)
 
     assert admission.rows_per_s == pytest.approx(2 * 80)  # 8 rows in 100 ms, twice
     assert admission.turn_ns == 100 * MS
-    assert admission.backlog_ns(NOW_NS) == pytest.approx((30 + 100) * MS)
 
 
 def test_caution_rises_with_each_late_request_and_falls_slowly(make):

@@ -368,17 +368,3 @@ async def test_a_refusal_is_forgotten_when_the_queue_moves(make_busy, engine, cl
     assert batcher.refusal_of("kind") is None
     engine.let_go(2)
     await asyncio.wait([first, waiting])
-
-
-async def test_how_long_the_engine_is_busy_is_known(make_busy, engine, clock, steady, ask):
-    batcher, first = await make_busy(batcher=steady)
-    waiting = await ask(batcher, *[1] * 8)
-
-    assert batcher.has_work_for(199 * MS)
-    assert not batcher.has_work_for(200 * MS)
-    clock.now_ns += 100 * MS
-    assert not batcher.has_work_for(100 * MS)
-
-    engine.let_go(2)
-    await asyncio.gather(first, waiting)
-    assert not batcher.has_work_for(0)

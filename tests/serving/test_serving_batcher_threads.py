@@ -5,13 +5,14 @@ import threading
 
 import pytest
 
-from ridgeline.errors import DeadlineExceeded
+from ridgeline.errors import DeadlineExceeded, Overloaded
 from serving.batcher import EngineFault
+from serving.completions import MOST_DOZE_NS
 from serving.statistics import FailureReason
 from serving.workers import EngineBudget
 
 pytestmark = pytest.mark.anyio
-S = 1_000_000_000
+S, MS = 1_000_000_000, 1_000_000
 
 
 async def _turns() -> None:
@@ -139,16 +140,86 @@ async def test_batches_ahead_take_no_core_from_others(make_batcher, make_engine,
     assert [len(engine.batches) for engine in engines] == [3, 3]
 
 
-async def test_batches_ahead_count_as_work_that_is_still_to_do(make_busy, engine, ask, calibrated):
+async def test_a_full_batch_goes_ahead_only_if_an_instance_is_soon_free(
+    make_busy, engine, clock, ask, calibrated
+):
     steady = {"service_time": calibrated(lambda _: S), "ahead": 1}
     batcher, first = await make_busy(batcher=steady)
     full = await ask(batcher, *[1] * 8)
     await _turns()
+    assert len(batcher._running) == 1
 
-    assert batcher.has_work_for(2 * S - 1)
-    assert not batcher.has_work_for(2 * S)
+    clock.now_ns += S - MS
+    urgent = await ask(batcher, 2, deadline_ns=clock.now_ns + 5 * S)
+    await _turns()
+    assert len(batcher._running) == 2
+
+    engine.let_go(3)
+    await asyncio.gather(first, full, urgent)
+    assert [batch[0, 0] for batch in engine.batches] == [0, 2, 1]
+
+
+class Dozes:
+    """For how long a batcher let the event loop doze."""
+
+    def __init__(self, batcher, monkeypatch) -> None:
+        self.for_ns: list[int] = []
+        monkeypatch.setattr(batcher._completions, "doze", self.for_ns.append)
+
+
+async def test_the_loop_dozes_until_a_batch_ends_where_the_next_one_is_full(
+    make_busy, engine, clock, ask, calibrated, monkeypatch
+):
+    batcher, first = await make_busy(batcher={"service_time": calibrated(lambda _: 4 * MS)})
+    dozes = Dozes(batcher, monkeypatch)
+    requests = [await ask(batcher, 1) for _ in range(7)]
+    assert dozes.for_ns == []  # the next batch would be larger
+
+    clock.now_ns += MS
+    requests.append(await ask(batcher, 1))
+
+    assert dozes.for_ns == [3 * MS]
     engine.let_go(2)
-    await asyncio.gather(first, full)
+    await asyncio.gather(first, *requests)
+
+
+async def test_the_loop_dozes_a_little_where_the_engine_is_busy_for_long(
+    make_busy, engine, ask, calibrated, monkeypatch
+):
+    batcher, first = await make_busy(batcher={"service_time": calibrated(lambda _: S)})
+    dozes = Dozes(batcher, monkeypatch)
+    waiting = await ask(batcher, 1)
+
+    assert dozes.for_ns == [MOST_DOZE_NS]
+    engine.let_go(2)
+    await asyncio.gather(first, waiting)
+
+
+async def test_the_loop_dozes_after_refusals(
+    make_busy, engine, clock, ask, calibrated, monkeypatch
+):
+    batcher, first = await make_busy(batcher={"service_time": calibrated(lambda _: S)})
+    dozes = Dozes(batcher, monkeypatch)
+    batcher.remember_refusal("kind", b"no", retry_after_ns=S)
+
+    with pytest.raises(Overloaded):
+        await (await ask(batcher, 1, deadline_ns=clock.now_ns + 3 * S // 2))
+    batcher.refusal_of("kind")
+
+    assert dozes.for_ns == [MOST_DOZE_NS] * 2
+    engine.let_go()
+    await first
+
+
+async def test_the_loop_stays_awake_while_an_instance_is_free(
+    make_batcher, ask, calibrated, monkeypatch
+):
+    batcher = make_batcher(batcher={"service_time": calibrated(lambda _: S)})
+    dozes = Dozes(batcher, monkeypatch)
+
+    await (await ask(batcher, 1))
+
+    assert dozes.for_ns == []
 
 
 async def test_what_is_ahead_is_answered_while_stopping(make_busy, engine, ask):

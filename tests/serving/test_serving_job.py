@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from serving.job import BatchOutputs, FutureJob
+from serving.job import BatchOutputs, FutureJob, JobArguments
 
 pytestmark = pytest.mark.anyio
 Y = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -17,9 +17,18 @@ def outputs():
     return BatchOutputs(["y", "z"], [Y, Z], count=3)
 
 
-async def _job(**what) -> FutureJob:
-    future = asyncio.get_running_loop().create_future()
-    return FutureJob((), future=future, rows=1, size_bytes=0, **what)
+async def _job(*, outputs: tuple[str, ...] = ()) -> FutureJob:
+    arguments: JobArguments = {
+        "inputs": (),
+        "rows": 1,
+        "size_bytes": 0,
+        "outputs": outputs,
+        "shape_key": None,
+        "deadline_ns": None,
+        "timeout_ns": None,
+        "priority": 0,
+    }
+    return FutureJob(arguments, future=asyncio.get_running_loop().create_future())
 
 
 async def test_a_request_takes_its_rows_of_each_output(outputs):

@@ -13,7 +13,7 @@ from h2.events import DataReceived, ResponseReceived, StreamEnded, TrailersRecei
 from h2.settings import Settings
 
 from serving.protocol.grpc_http2 import GrpcService
-from serving.protocol.http2 import Connection, Envelope, Limits, ReadModerator, stateless_block
+from serving.protocol.http2 import Connection, Envelope, Limits, stateless_block
 
 _PATIENCE_S = 60  # a test that waits so long has failed; it never does otherwise
 HEAD = [
@@ -292,13 +292,11 @@ class RecordingServer:
     def __init__(self, limits=None):
         self.streams = []
         self.connections = set()
-        self.moderator = ReadModerator(self.connections)
         self.connection = Connection(
             open_stream=self._open,
             read_head=tuple,
             limits=limits or Limits(),
             connections=self.connections,
-            moderator=self.moderator,
         )
 
     def _open(self, connection, number, head):

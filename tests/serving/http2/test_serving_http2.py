@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.protocol import http2
-from serving.protocol.http2 import Connection, ErrorCode, Limits
+from serving.protocol.http2 import ErrorCode, Limits
 
 pytestmark = pytest.mark.anyio
 END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x1, 0x4, 0x8, 0x20
@@ -291,52 +291,8 @@ async def test_a_client_that_has_spoken_may_be_silent(server, http2_wire, monkey
 async def test_a_client_that_does_not_read_is_not_read(server, wire):
     server.connection.pause_writing()
     assert not wire.transport.reading
-    server.connection.read_on()
-    assert not wire.transport.reading
-
     server.connection.resume_writing()
     assert wire.transport.reading
-
-
-async def test_a_held_connection_is_read_in_the_next_turn(server, wire):
-    server.connection.hold()
-    assert wire.transport.reading  # the others are read first
-    await asyncio.sleep(0)
-    assert not wire.transport.reading
-    server.connection.pause_writing()
-    server.connection.resume_writing()
-    assert not wire.transport.reading
-
-    while server.connection.held:
-        await asyncio.sleep(0)
-    assert wire.transport.reading
-
-
-async def test_a_connection_that_closes_while_it_is_held_is_left_alone(server, wire):
-    server.connection.hold()
-    await asyncio.sleep(0)
-    wire.transport.close()
-    while server.connection.held:
-        await asyncio.sleep(0)
-    assert not wire.transport.reading
-
-
-async def test_few_connections_are_held_together(http2_wire, http2_server):
-    server = http2_server()
-    others = [
-        Connection(
-            open_stream=server._open,
-            read_head=tuple,
-            limits=Limits(),
-            connections=server.connections,
-            moderator=server.moderator,
-        )
-        for _ in range(3)
-    ]
-    wires = [http2_wire(connection) for connection in (server.connection, *others)]
-    server.connection.hold()
-    await asyncio.sleep(0)
-    assert [wire.transport.reading for wire in wires] == [False] * 4
 
 
 async def test_a_ping_is_answered(wire):

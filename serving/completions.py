@@ -1,0 +1,67 @@
+"""How the ends of batches come back from the engine's threads into the event loop.
+
+While every engine is busy, and more requests wait than the next batch can take, reading yet another
+request gains nothing: it would only wake the process, take the interpreter's lock away from an
+engine's thread, and cost a system call of its own. So the loop dozes until a batch has ended, for
+a millisecond or two at most; what came meanwhile is read at once. Network cards do the same
+("interrupt moderation").
+"""
+
+import asyncio
+import contextlib
+import queue
+from collections.abc import Callable
+
+Call = Callable[[], None]
+
+_NS_PER_S = 1_000_000_000
+MOST_DOZE_NS = 2_000_000  # longer, and clients, timers and other models would notice
+_LEAST_DOZE_NS = 50_000  # shorter, and going to sleep takes longer
+
+
+class Completions:
+    """Brings calls from threads into one event loop; all models of a process share it."""
+
+    def __init__(self) -> None:
+        self._ended: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._dozing = False
+        self._doze_is_due = False
+        self._doze_ns = 0
+        self._turns = 0
+
+    def post(self, call: Call, *, loop: asyncio.AbstractEventLoop) -> None:
+        """Run `call` in the event loop soon; called from any thread."""
+        self._ended.put(call)
+        # The loop sets this before it sleeps and clears it before it looks for the last time:
+        # whatever was put before it was seen set is found.
+        if not self._dozing:
+            loop.call_soon_threadsafe(self._run_all)
+
+    def doze(self, for_ns: int) -> None:
+        """Let the loop doze once it has done what is due, until a batch ends or so long."""
+        if for_ns < _LEAST_DOZE_NS:
+            return
+        if not self._doze_is_due:
+            self._doze_is_due, self._doze_ns, self._turns = True, MOST_DOZE_NS, 0
+            asyncio.get_running_loop().call_soon(self._fall_asleep)
+        self._doze_ns = min(self._doze_ns, for_ns)
+
+    def _fall_asleep(self) -> None:
+        if not self._turns:  # answers that were written in this turn leave in the next
+            self._turns = 1
+            asyncio.get_running_loop().call_soon(self._fall_asleep)
+            return
+        self._doze_is_due = False
+        self._dozing = True
+        call: Call | None = None
+        with contextlib.suppress(queue.Empty):
+            call = self._ended.get(timeout=self._doze_ns / _NS_PER_S)
+        self._dozing = False
+        if call is not None:
+            call()
+        self._run_all()
+
+    def _run_all(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._ended.get_nowait()()
