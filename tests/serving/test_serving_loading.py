@@ -1,5 +1,7 @@
 """From a folder to a version that answers: completed configurations, and clear refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -238,7 +240,7 @@ def test_the_cost_is_counted_from_the_graph_and_told_in_the_configuration(reposi
     loaded = load()
 
     # 3 * 5 products; as many weights of 4 bytes; 3 numbers in, 5 out
-    assert loaded.cost == ModelCost(15, 15, 60, 12, 20)
+    assert replace(loaded.cost, layers=()) == ModelCost(15, 15, 60, 12, 20)
     parameters = {key: value.string_value for key, value in loaded.config.parameters.items()}
     assert ModelCost.from_parameters(parameters) == loaded.cost
 
