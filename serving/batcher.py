@@ -195,7 +195,7 @@ class Batcher:
             return
         job.done = True
         self._leave(job)
-        self._statistics.record_failure(FailureReason.CANCELED)
+        self._record_failure(job, FailureReason.CANCELED)
         self._answered()
 
     async def close(self, *, drain_seconds: float) -> None:
@@ -426,6 +426,7 @@ class Batcher:
         try:
             self._run_together(run)
         except Exception as error:  # noqa: BLE001 - whatever a kernel raises belongs to its callers
+            run.times = BatchTimes(0, self._clock() - run.started_ns, 0)
             if len(batch.jobs) == 1:
                 run.error = _fault(error, model=self._spec.name)
                 return
@@ -488,11 +489,13 @@ class Batcher:
     def _settle(self, run: _Run, *, now_ns: int) -> None:
         if run.outputs is not None:
             self._answer(run, run.outputs, now_ns=now_ns)
-        elif run.error is not None:
+        elif run.batch.jobs:  # it failed, and is an execution all the same
+            self._statistics.record_batch(run.times, rows=run.batch.rows)
+        if run.error is not None:
             for job in run.batch.jobs:
                 if not job.done:
                     self._leave(job)
-                    self._statistics.record_failure(FailureReason.BACKEND)
+                    self._record_failure(job, FailureReason.BACKEND)
                     self._fail(job, run.error)
         for alone in run.retried:
             self._settle(alone, now_ns=now_ns)
@@ -543,12 +546,12 @@ class Batcher:
     def _late(self, job: Job) -> None:
         self._admission.finished(job, now_ns=job.due_ns + 1)
         late = f"model {self._spec.name!r}: the deadline passed while the request was waiting"
-        self._statistics.record_failure(FailureReason.REJECTED)
+        self._record_failure(job, FailureReason.REJECTED)
         self._fail(job, DeadlineExceeded(late))
 
     def _refuse(self, job: Job, error: RidgelineError) -> None:
         self._leave(job)
-        self._statistics.record_failure(FailureReason.REJECTED)
+        self._record_failure(job, FailureReason.REJECTED)
         self._fail(job, error)
 
     def _leave(self, job: Job) -> None:
@@ -556,6 +559,10 @@ class Batcher:
         self._refusals.clear()
         if self._room.remove(job):
             self._in_level[level_of(job.key)] -= 1
+
+    def _record_failure(self, job: Job, reason: FailureReason) -> None:
+        """Count a request that was accepted and gets no answer."""
+        self._statistics.record_failure(reason, request_ns=self._clock() - job.arrived_ns)
 
     def _fail(self, job: Job, error: Exception) -> None:
         job.done = True

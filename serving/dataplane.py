@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tritonclient.grpc import model_config_pb2
 
 from ridgeline import __version__
-from ridgeline.errors import NotFound, Unavailable
+from ridgeline.errors import InvalidInput, NotFound, Unavailable
 from ridgeline.model import ModelSpec
 from serving.registry import Registry
 from serving.request import InferRequest, InferResponse
@@ -14,7 +14,7 @@ from serving.version import ReadyVersion
 
 SERVER_NAME = "ridgeline"
 SERVER_VERSION = __version__
-EXTENSIONS = ("binary_tensor_data", "model_configuration")
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,20 @@ class DataPlane:
     def find(self, name: str, *, version: str = "") -> ReadyVersion:
         """The version that a request asks for. Raises NotFound or Unavailable."""
         return self._registry.find(name, version=version)
+
+    def counted(self, name: str = "", *, version: str = "") -> list[ReadyVersion]:
+        """The versions that can answer, whose statistics are asked for: of all models, or of one.
+
+        Raises InvalidInput, as Triton does, where none of that name and version can.
+        """
+        ready = [
+            served.ready
+            for served in self._registry
+            if served.ready and name in ("", served.name) and version in ("", served.version)
+        ]
+        if name and not ready:
+            raise InvalidInput(f"requested model {name!r} {version} is not available")
+        return ready
 
     async def infer(self, request: InferRequest, /) -> InferResponse:
         """The one answer to a request. Raises the errors of `Registry.find`, `Scheduler.infer`."""

@@ -28,10 +28,11 @@ _LABELS = ("model", "version")
 _NS_PER_S = 1_000_000_000
 
 # The library writes `# TYPE name_total counter` whatever the samples are called.
-_BARE_NAME = re.compile(rb"^# (HELP|TYPE) (nv_\w+)_total ", re.MULTILINE)
+_BARE_NAME = re.compile(rb"^# (HELP|TYPE) ((?:nv|ridgeline)_\w+)_total ", re.MULTILINE)
 
 _COUNTERS: tuple[tuple[str, str, Callable[[ModelStatistics], float]], ...] = (
     ("nv_inference_request_success", "requests answered", lambda s: s.success),
+    ("ridgeline_invalid_requests", "requests that do not fit the model", lambda s: s.invalid),
     ("nv_inference_count", "rows inferred", lambda s: s.inference_count),
     ("nv_inference_exec_count", "batches run", lambda s: s.execution_count),
     (

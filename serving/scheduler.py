@@ -14,7 +14,7 @@ from serving.batcher import Batcher
 from serving.contract import check
 from serving.job import FutureJob, JobArguments
 from serving.request import InferRequest, InferResponse
-from serving.statistics import FailureReason, ModelStatistics
+from serving.statistics import ModelStatistics
 
 
 class Scheduler(Protocol):
@@ -66,7 +66,7 @@ class BatchScheduler:
         try:
             check(request, spec=self._spec)
         except InvalidInput:
-            self._statistics.record_failure(FailureReason.OTHER)
+            self._statistics.record_invalid()
             raise
         job = FutureJob(
             job_arguments(request, spec=self._spec),

@@ -1,12 +1,14 @@
-"""What one model version has done, counted once; /metrics and later the statistics RPC read it."""
+"""What one model version has done, counted once; /metrics and the statistics extension read it."""
 
 import bisect
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 NS_PER_US = 1_000
+_NS_PER_MS = 1_000_000
 
 # Upper bounds, three to a decade: wide enough for a perceptron and for a network of seconds.
 DURATION_BOUNDS_US = tuple(step * 10**power for power in range(1, 7) for step in (1, 2, 5))
@@ -57,18 +59,58 @@ class BatchTimes:
         return self.compute_input_ns + self.compute_infer_ns + self.compute_output_ns
 
 
+@dataclass(slots=True)
+class Duration:
+    """How often something happened, and the nanoseconds that it took in all."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, ns: int, *, times: int = 1) -> None:
+        """Count it, or count it `times` times with that duration each."""
+        self.count += times
+        self.ns += ns * times
+
+
+@dataclass(slots=True)
+class BatchSizeStatistics:
+    """The executions of one batch size."""
+
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+
+
+@dataclass(slots=True)
+class ResponseStatistics:
+    """The responses of one place in the stream of a decoupled model ("0" for the first)."""
+
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    empty_response: Duration = field(default_factory=Duration)
+    cancel: Duration = field(default_factory=Duration)
+
+
 @dataclass
 class ModelStatistics:
     """Counters of one model version, written by one thread only (the event loop's).
 
     Durations are nanoseconds. As in Triton, the durations of a batch count once per request in it,
-    and queue and compute durations are those of successful requests.
+    queue and compute durations are those of successful requests, and a batch that fails is an
+    execution, too. A request that does not fit the model is none: it is counted as `invalid` only.
     """
 
     success: int = 0
     failure: Counter[FailureReason] = field(default_factory=Counter)
+    failure_ns: int = 0
+    invalid: int = 0
     inference_count: int = 0  # rows
     execution_count: int = 0  # batches
+    last_inference_ms: int = 0  # since 1970: when the last batch ended; 0 before the first
+    by_batch_size: dict[int, BatchSizeStatistics] = field(default_factory=dict)
+    by_response: dict[str, ResponseStatistics] = field(default_factory=dict)
     request_ns: int = 0
     queue_ns: int = 0
     compute_input_ns: int = 0
@@ -82,6 +124,13 @@ class ModelStatistics:
     def record_batch(self, times: BatchTimes, *, rows: int) -> None:
         """Count one execution of the engine."""
         self.execution_count += 1
+        self.last_inference_ms = time.time_ns() // _NS_PER_MS
+        size = self.by_batch_size.get(rows)
+        if size is None:
+            size = self.by_batch_size[rows] = BatchSizeStatistics()
+        size.compute_input.add(times.compute_input_ns)
+        size.compute_infer.add(times.compute_infer_ns)
+        size.compute_output.add(times.compute_output_ns)
         self.batch_rows.observe(rows)
         self.compute_infer_us.observe(times.compute_infer_ns / NS_PER_US)
 
@@ -104,6 +153,15 @@ class ModelStatistics:
         self.request_us.observe_all([request_ns / NS_PER_US for request_ns, _ in requests])
         self.queue_us.observe_all([queue_ns / NS_PER_US for _, queue_ns in requests])
 
-    def record_failure(self, reason: FailureReason) -> None:
-        """Count one request that got no answer."""
+    def record_failure(self, reason: FailureReason, *, request_ns: int = 0) -> None:
+        """Count one request that got no answer, and how long it was in the server."""
         self.failure[reason] += 1
+        self.failure_ns += request_ns
+
+    def record_invalid(self) -> None:
+        """Count one request that does not fit the model."""
+        self.invalid += 1
+
+    def response(self, place: int) -> ResponseStatistics:
+        """The counters of the responses of a decoupled model at that place in their streams."""
+        return self.by_response.setdefault(str(place), ResponseStatistics())

@@ -20,7 +20,8 @@ from serving.job import BatchOutputs, Buffer, Job, Payload
 from serving.protocol import grpc_wire
 from serving.protocol.grpc_codec import decode_request, encode_response
 from serving.protocol.grpc_known import KnownRequest, KnownRequests
-from serving.protocol.grpc_methods import INFER, Method, methods, retry_metadata
+from serving.protocol.grpc_method import INFER, Method, retry_metadata
+from serving.protocol.grpc_methods import methods
 from serving.protocol.grpc_wire import CallHead, Refused
 from serving.protocol.http2 import Connection, Limits, Stream
 from serving.protocol.statuses import status_of

@@ -4,45 +4,30 @@ A front end finds a method by its path, reads the request message, and turns wha
 into a status.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
-from ridgeline.errors import NotFound, Unavailable
+from ridgeline.errors import NotFound
 from ridgeline.model import ModelSpec, TensorSpec
 from serving.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane
 from serving.protocol.grpc_codec import decode_request, encode_response
+from serving.protocol.grpc_method import INFERENCE_SERVICE, Method, of_inference_service
+from serving.protocol.grpc_statistics import statistics_methods
 
-_SERVICE = "inference.GRPCInferenceService"
-INFER = f"/{_SERVICE}/ModelInfer"
-_NS_PER_MS = 1_000_000
 _HEALTH = "grpc.health.v1.Health"
 _SERVING = health_pb2.HealthCheckResponse.ServingStatus
-
-# From the request message and the call's deadline (monotonic, None without) to the response.
-Handler = Callable[[Any, int | None], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A unary method: the class of its request message, and what answers it."""
-
-    request: type[Message]
-    answer: Handler
 
 
 def methods(dataplane: DataPlane) -> Mapping[str, Method]:
     """Every method by its path, "/package.Service/Method", group by group."""
-    return {**_inference_methods(dataplane), **_health_methods(dataplane)}
-
-
-def of_inference_service(methods: Mapping[str, Method]) -> dict[str, Method]:
-    """Methods of inference.GRPCInferenceService by their paths."""
-    return {f"/{_SERVICE}/{name}": method for name, method in methods.items()}
+    return {
+        **_inference_methods(dataplane),
+        **of_inference_service(statistics_methods(dataplane)),
+        **_health_methods(dataplane),
+    }
 
 
 def _inference_methods(dataplane: DataPlane) -> dict[str, Method]:
@@ -63,14 +48,6 @@ def _inference_methods(dataplane: DataPlane) -> dict[str, Method]:
 def _health_methods(dataplane: DataPlane) -> dict[str, Method]:
     health = _HealthService(dataplane)
     return {f"/{_HEALTH}/Check": Method(health_pb2.HealthCheckRequest, health.check)}
-
-
-def retry_metadata(error: Exception) -> tuple[tuple[str, str], ...]:
-    """When to try again, as gRPC proposal A6 tells it: clients with a retry policy obey."""
-    wait_ns = error.retry_after_ns if isinstance(error, Unavailable) else None
-    if wait_ns is None:
-        return ()
-    return (("grpc-retry-pushback-ms", str(max(1, -(-wait_ns // _NS_PER_MS)))),)
 
 
 class _InferenceService:
@@ -128,7 +105,7 @@ class _HealthService:
 
     async def check(self, request: Any, _deadline_ns: int | None) -> Any:
         """SERVING while inference requests are taken. Raises NotFound for an unknown service."""
-        if request.service not in ("", _SERVICE):
+        if request.service not in ("", INFERENCE_SERVICE):
             raise NotFound(f"unknown service {request.service!r}")
         ready = self._dataplane.ready
         return health_pb2.HealthCheckResponse(

@@ -9,7 +9,8 @@ import grpc.aio
 
 from ridgeline.errors import InvalidInput
 from serving.dataplane import DataPlane
-from serving.protocol.grpc_methods import Method, methods, retry_metadata
+from serving.protocol.grpc_method import Method, retry_metadata
+from serving.protocol.grpc_methods import methods
 from serving.protocol.statuses import status_of
 
 _NS_PER_S = 1_000_000_000

@@ -9,6 +9,7 @@ from serving.dataplane import DataPlane
 from serving.protocol.http_inference import inference_routes
 from serving.protocol.http_known import KnownHttpRequests
 from serving.protocol.http_metadata import metadata_routes
+from serving.protocol.http_statistics import statistics_routes
 
 _MAX_PATH_CHARACTERS = 200  # of a path in an error text
 
@@ -19,6 +20,7 @@ def http_app(
     """The ASGI application of the protocol. What it answers may become `known` to the server."""
     app = Starlette(
         routes=[
+            *statistics_routes(dataplane),
             *metadata_routes(dataplane),
             *inference_routes(dataplane, max_request_bytes=max_request_bytes, known=known),
         ],

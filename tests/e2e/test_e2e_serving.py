@@ -445,7 +445,7 @@ def test_the_metrics_count_exactly_what_was_asked(repository, models, start):
         )
     }
     assert list(values.values()) == [3, 7, 3, 0, 3, 7, 30, 15, 1]
-    assert gateway.metric("nv_inference_request_failure", reason="OTHER") == 1
+    assert gateway.metric("ridgeline_invalid_requests") == 1
     assert gateway.metric("nv_inference_request_duration_us") > 0
     code, result, errors = gateway.stop()
     assert (code, result, errors) == (0, {"answered_requests": 3}, "")

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
 from ridgeline.errors import InvalidInput, Overloaded, Unavailable
-from serving.dataplane import DataPlane
+from serving.dataplane import EXTENSIONS, DataPlane
 from serving.protocol.grpc_http2 import GrpcService
 from serving.protocol.grpc_methods import methods
 from serving.protocol.grpc_server import GrpcServer, Handlers
@@ -151,7 +151,7 @@ async def test_the_server_names_itself_and_the_extensions_that_are_there(call):
     metadata = await call(f"{INFERENCE}ServerMetadata", service_pb2.ServerMetadataRequest())
 
     assert metadata.name == "ridgeline"
-    assert metadata.extensions == ["binary_tensor_data", "model_configuration"]
+    assert metadata.extensions == list(EXTENSIONS)
 
 
 async def test_the_metadata_show_the_batch_axis(call):

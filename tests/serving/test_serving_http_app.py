@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from serving.dataplane import DataPlane
+from serving.dataplane import EXTENSIONS, DataPlane
 from serving.protocol.http_app import http_app
 from serving.registry import Registry
 from serving.statistics import FailureReason
@@ -83,7 +83,7 @@ async def test_the_server_names_itself_and_the_extensions_that_are_there(client,
     answer = await client.call("GET", path)
 
     assert answer.json["name"] == "ridgeline"
-    assert answer.json["extensions"] == ["binary_tensor_data", "model_configuration"]
+    assert answer.json["extensions"] == list(EXTENSIONS)
 
 
 @pytest.mark.parametrize("path", ["/v2/models/identity", "/v2/models/identity/versions/1"])
@@ -207,7 +207,7 @@ async def test_errors_name_the_model_and_what_is_wrong(client, model, body, stat
 async def test_a_refused_request_is_counted(client, registry):
     await _infer(client, b"{}")
 
-    assert registry.find("identity").statistics.failure == {FailureReason.OTHER: 1}
+    assert registry.find("identity").statistics.invalid == 1
 
 
 async def test_a_kernel_that_fails_is_our_answer_500_naming_the_model(client):

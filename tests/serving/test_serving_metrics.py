@@ -73,11 +73,13 @@ def test_the_values_are_those_of_the_statistics(metrics):
     statistics.record_batch(times, rows=3)
     statistics.record_answers(times, rows=3, requests=[(100_000, 7_000), (200_000, 8_000)])
     statistics.record_failure(FailureReason.REJECTED)
+    statistics.record_invalid()
 
     samples = _samples(metrics(_ready(statistics, cost=ModelCost(10, 20, 80, 4, 4))))
 
     expected = {
         "nv_inference_request_success": 2,
+        "ridgeline_invalid_requests": 1,
         "nv_inference_count": 3,
         "nv_inference_exec_count": 1,
         "nv_inference_request_duration_us": 300,

@@ -1,6 +1,6 @@
 """Counters of a model version: durations of a batch count once per request in it."""
 
-from serving.statistics import BatchTimes, FailureReason, Histogram, ModelStatistics
+from serving.statistics import BatchTimes, Duration, FailureReason, Histogram, ModelStatistics
 
 TIMES = BatchTimes(compute_input_ns=1, compute_infer_ns=20_000, compute_output_ns=300)
 
@@ -56,3 +56,41 @@ def test_many_observations_are_counted_as_one_by_one():
 
 def test_the_times_of_a_batch_add_up():
     assert TIMES.total_ns == 20_301
+
+
+def test_batches_are_counted_by_their_size():
+    statistics = ModelStatistics()
+
+    for rows in (2, 8, 2):
+        statistics.record_batch(TIMES, rows=rows)
+
+    assert sorted(statistics.by_batch_size) == [2, 8]
+    of_two = statistics.by_batch_size[2]
+    assert (of_two.compute_input, of_two.compute_infer, of_two.compute_output) == (
+        Duration(2, 2),
+        Duration(2, 40_000),
+        Duration(2, 600),
+    )
+    assert statistics.last_inference_ms > 1_600_000_000_000  # milliseconds since 1970
+
+
+def test_what_does_not_fit_a_model_is_no_failure():
+    statistics = ModelStatistics()
+
+    statistics.record_invalid()
+    statistics.record_failure(FailureReason.CANCELED, request_ns=7)
+    statistics.record_failure(FailureReason.REJECTED, request_ns=5)
+
+    assert (statistics.invalid, statistics.failure.total(), statistics.failure_ns) == (1, 2, 12)
+
+
+def test_responses_are_counted_by_their_place():
+    statistics = ModelStatistics()
+
+    for place in (0, 1, 0):
+        statistics.response(place).success.add(10)
+
+    assert {key: found.success for key, found in statistics.by_response.items()} == {
+        "0": Duration(2, 20),
+        "1": Duration(1, 10),
+    }

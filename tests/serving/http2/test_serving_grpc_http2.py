@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2
 from ridgeline.errors import Overloaded
 from serving.dataplane import DataPlane
 from serving.protocol.grpc_http2 import GrpcService
-from serving.protocol.grpc_methods import INFER
+from serving.protocol.grpc_method import INFER
 from serving.registry import Registry
 
 pytestmark = pytest.mark.anyio
