@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed-$(FLAVOUR)
 PACKAGES := ridgeline training export serving loadtest conformance
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format serve bench bench-peers triton lock clean
+.PHONY: help install demo test lint format serve bench bench-peers budget budget-proof triton lock clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,15 @@ serve: $(INSTALLED) ## Serve model_repository/ on 8001 (gRPC), 8000 (HTTP), 8002
 
 bench: $(INSTALLED) ## Measure the gateway beside bare ONNX Runtime, as ratios within one run
 	$(BIN)/python -m loadtest.bench.closed_loop
+
+budget: $(INSTALLED) ## Hold this version to budgets.toml; AGAINST=REVISION compares with it
+	$(BIN)/python -m loadtest.bench.networks reports/budget-models lenet5 cnn78 >/dev/null
+	$(BIN)/ridgeline check --budgets budgets.toml --repository reports/budget-models \
+	    --output reports/budget.json --markdown reports/budget.md --junit reports/budget.xml \
+	    $(if $(AGAINST),--against $(AGAINST))
+
+budget-proof: $(INSTALLED) ## Plant slowdowns into copies of the server and count which are caught
+	$(BIN)/python -m loadtest.bench.budget_proof
 
 bench-peers: $(INSTALLED) $(TRITON)/installed $(MOSEC)/installed ## Measure the gateway beside Triton and mosec, at ease and under overload
 	$(BIN)/python -m loadtest.bench.closed_loop --models lenet5 --output reports/bench-peers.json \

@@ -29,6 +29,7 @@ COMMANDS = {
     "conformance": ("conformance.command", "ask a server whether it speaks the protocol"),
     "hardware": ("ridgeline.hardware_command", "measure this machine's peak FLOP/s and bandwidth"),
     "cost": ("ridgeline.cost_command", "count what a pass of an ONNX graph costs, layer by layer"),
+    "check": ("loadtest.check_command", "check budgets, and whether a server became slower"),
     "report": ("loadtest.report_command", "write the page of a summary"),
     "demo": ("ridgeline.demo", "do all of it once: train, export, serve, evaluate, measure"),
 }
@@ -37,7 +38,10 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Returns 0 done, 1 failed, 2 wrong usage (argparse exits itself)."""
+    """Run one subcommand. Returns 0 done, 1 failed, 2 wrong usage (argparse exits itself).
+
+    A command may define `exit_code(result)` where it has more to tell than that.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     _stop_with_parent()
     signal.signal(signal.SIGTERM, _raise_interrupt)
@@ -56,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(result, indent=2, allow_nan=False), flush=True)
         else:
             command.show(result)
+        if exit_code := getattr(command, "exit_code", None):
+            return int(exit_code(result))
         failed = getattr(command, "failed", None)
         return FAILED if failed and failed(result) else DONE
     except RidgelineError as error:

@@ -17,11 +17,17 @@ _STOP_SECONDS = 40  # longer than a server drains
 
 
 @contextlib.contextmanager
-def gateway(repository: Path) -> Iterator[Mapping[str, Any]]:
-    """A gateway on free ports, and where it listens; stopped gracefully at the end."""
+def gateway(
+    repository: Path, *, python: str = sys.executable, checkout: Path | None = None
+) -> Iterator[Mapping[str, Any]]:
+    """A gateway on free ports, and where it listens; stopped gracefully at the end.
+
+    `python` is the interpreter, `checkout` the folder whose code it runs: by default, those of this
+    process. Raises StepFailed where it does not start or does not stop cleanly.
+    """
     ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
-    words = _words("serve", "--repository", repository, *ports)
-    with _child(words) as process:
+    words = _words("serve", "--repository", repository.resolve(), *ports)
+    with _child([python, *words[1:]], checkout=checkout) as process:
         line = process.stdout.readline() if process.stdout else ""
         if not line:
             raise StepFailed(f"the gateway did not start: exit code {process.wait()}")
@@ -47,11 +53,13 @@ def _words(*words: object) -> list[str]:
 
 
 @contextlib.contextmanager
-def _child(words: list[str]) -> Iterator[subprocess.Popen[str]]:
+def _child(words: list[str], *, checkout: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """A child process that does not outlive this block, nor this process."""
     environment = {**os.environ, "RIDGELINE_STOP_WITH_PARENT": "1"}
+    if checkout:
+        environment["PYTHONPATH"] = str(checkout)
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and commands
-        words, stdout=subprocess.PIPE, text=True, env=environment
+        words, stdout=subprocess.PIPE, text=True, env=environment, cwd=checkout
     )
     try:
         yield process
