@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed-$(FLAVOUR)
 PACKAGES := ridgeline training export serving loadtest conformance
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format serve bench bench-peers budget budget-proof triton lock clean
+.PHONY: help install demo test lint format serve bench bench-peers measurement budget budget-proof triton lock clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,10 @@ serve: $(INSTALLED) ## Serve model_repository/ on 8001 (gRPC), 8000 (HTTP), 8002
 
 bench: $(INSTALLED) ## Measure the gateway beside bare ONNX Runtime, as ratios within one run
 	$(BIN)/python -m loadtest.bench.closed_loop
+
+measurement: $(INSTALLED) $(TRITON)/installed ## Measure gateway and Triton over networks of six decades of FLOPs
+	$(BIN)/python -m loadtest.bench.campaign --again --output reports/measurement
+	$(BIN)/ridgeline report reports/measurement/measurements.json --output reports/measurement/index.html
 
 budget: $(INSTALLED) ## Hold this version to budgets.toml; AGAINST=REVISION compares with it
 	$(BIN)/python -m loadtest.bench.networks reports/budget-models lenet5 cnn78 >/dev/null

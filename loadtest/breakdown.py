@@ -67,6 +67,11 @@ class Counters:
             compute_ns=sum(each.compute_infer.ns for each in statistics),
         )
 
+    @property
+    def compute_ns_per_request(self) -> float | None:
+        """Of requests that were counted; None where there were none."""
+        return self.compute_ns / self.requests if self.requests > 0 else None
+
     def since(self, before: "Counters") -> "Counters":
         """What was added."""
         names = self.__dataclass_fields__

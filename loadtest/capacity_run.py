@@ -1,6 +1,6 @@
 """The search for a server's capacity, on a real server."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from loadtest.statistics import summarise
 
 _OFFLINE = 32  # requests at a time, to see roughly what the server bears
 _NS_PER_S = 1e9
+_SHARES = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)
 
 
 async def measure_capacity(
@@ -70,6 +71,38 @@ async def measure_capacity(
         "protocol": settings.protocol,
         "environment": environment.describe(),
     }
+
+
+async def latency_curve(settings: LoadtestSettings) -> list[dict[str, Any]]:
+    """Poisson at rising shares of what the closed loop of the settings reaches: rate, latency.
+
+    Raises as `measure`.
+    """
+    connection = connect(
+        protocol=settings.protocol,
+        url=settings.url,
+        model=settings.model,
+        version=settings.model_version,
+    )
+    try:
+        target = await target_of(connection, settings=settings, announce=lambda _: None)
+        prepared = prepare(settings, model=target.model, batch_size=settings.batch_sizes[0])
+        most = await put_load(prepared.requests, settings=settings, for_s=settings.duration_s)
+        refuse_silence(most.recording, phase="the run")
+        limit_per_s = float(np.count_nonzero(most.recording.answered)) / (
+            most.recording.elapsed_ns / _NS_PER_S
+        )
+        points = []
+        for share in _SHARES:
+            load = replace(settings, load=OpenLoop(share * limit_per_s))
+            found = await put_load(prepared.requests, settings=load, for_s=settings.duration_s)
+            probe = _probe(
+                found.recording, rate_per_s=share * limit_per_s, duration_s=settings.duration_s
+            )
+            points.append({"share": share, **asdict(probe)})
+    finally:
+        await connection.close()
+    return points
 
 
 def _probe(recording: Recording, *, rate_per_s: float, duration_s: float) -> Probe:

@@ -25,8 +25,8 @@ from ridgeline.errors import CorruptData, RidgelineError, StepFailed
 from ridgeline.hardware import Hardware
 from ridgeline.model import FREE
 
-_MOST_BATCHES = 16  # different inputs sent in turn, so that no cache of answers helps a server
-_DISTINCT_BYTES = 64 * 2**20
+_MOST_BATCHES = 8  # different inputs sent in turn, so that no cache of answers helps a server
+_DISTINCT_BYTES = 16 * 2**20
 
 Announce = Callable[[str], object]
 
@@ -109,7 +109,9 @@ async def _measure_one(
     announce: Announce,
 ) -> RunResult:
     prepared = prepare(settings, model=target.model, batch_size=batch_size)
+    begun = await _counters(connection)
     expected = await ask_alone(connection, prepared, settings=settings, model=target.model)
+    asked = await _counters(connection)
     announce(
         f"{settings.protocol}, batch size {batch_size}: "
         f"{settings.warmup_s:g} s of warm-up, {settings.duration_s:g} s of measuring ..."
@@ -132,6 +134,7 @@ async def _measure_one(
         labels=prepared.labels,
     )
     counted = after.since(before) if before and after else None
+    alone_ns = asked.since(begun).compute_ns_per_request if begun and asked else None
     return run_result(
         recording,
         settings=settings,
@@ -139,7 +142,7 @@ async def _measure_one(
         target=target,
         environment=environment.describe(),
         checked=checked,
-        breakdown=breakdown(recording, counted=counted) if counted else None,
+        breakdown=breakdown(recording, counted=counted, alone_ns=alone_ns) if counted else None,
     )
 
 

@@ -23,8 +23,8 @@ def write_demo_report(summary: Mapping[str, Any], *, path: Path) -> None:
     path.write_text(page, encoding="utf-8")
 
 
-def render(summary: Summary) -> str:
-    """The page as text."""
+def page_environment() -> Environment:
+    """What the pages are made with; its filters write numbers."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -39,18 +39,27 @@ def render(summary: Summary) -> str:
         "percent": lambda share: f"{100 * share:.2f} %",
         "bytes": _bytes,
     }
-    return environment.get_template(_TEMPLATE).render(
-        summary=summary,
-        same_answers=len({(row.correct, row.samples) for row in summary.accuracies}) == 1,
-        machine=summary.hardware.fingerprint,
-        environment=summary.runs[0].environment,
-        settings=summary.runs[0].settings,
-        plots={
-            # Our own drawings; their labels are ours or were escaped by matplotlib.
-            "learning": Markup(plots.learning_curve(summary.curve)),  # noqa: S704
-            "percentiles": Markup(plots.latency_percentiles(summary.runs)),  # noqa: S704
-            "sweep": Markup(plots.latency_by_batch_size(summary.sweep)),  # noqa: S704
-        },
+    return environment
+
+
+def render(summary: Summary) -> str:
+    """The page as text."""
+    return (
+        page_environment()
+        .get_template(_TEMPLATE)
+        .render(
+            summary=summary,
+            same_answers=len({(row.correct, row.samples) for row in summary.accuracies}) == 1,
+            machine=summary.hardware.fingerprint,
+            environment=summary.runs[0].environment,
+            settings=summary.runs[0].settings,
+            plots={
+                # Our own drawings; their labels are ours or were escaped by matplotlib.
+                "learning": Markup(plots.learning_curve(summary.curve)),  # noqa: S704
+                "percentiles": Markup(plots.latency_percentiles(summary.runs)),  # noqa: S704
+                "sweep": Markup(plots.latency_by_batch_size(summary.sweep)),  # noqa: S704
+            },
+        )
     )
 
 

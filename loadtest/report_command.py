@@ -1,4 +1,4 @@
-"""The command `ridgeline report`: turn the summary of a demo run into one HTML page."""
+"""The command `ridgeline report`: one HTML page of a demo, or of measurements side by side."""
 
 import argparse
 import json
@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ridgeline.errors import InvalidInput, NotFound
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `ridgeline report`."""
     parser.add_argument(
-        "summary", type=Path, metavar="SUMMARY.json", help="what `ridgeline demo` wrote"
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE.json",
+        help="what `ridgeline demo` wrote; or measurements, of `ridgeline loadtest --output` or "
+        "`python -m loadtest.bench.campaign`: several are compared on one page",
     )
     parser.add_argument(
         "--output",
@@ -21,22 +24,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the page to write (default: index.html)",
     )
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="also write the page's data, merged, as JSON"
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write the page; returns {"report": its path}.
 
-    Raises NotFound or InvalidInput for a summary that is missing, is no JSON or lacks a part.
+    Raises NotFound or InvalidInput for a file that is missing, is no JSON or lacks a part.
     """
-    from loadtest.report import write_demo_report
+    from loadtest import measured
+    from ridgeline.errors import InvalidInput
 
-    try:
-        summary = json.loads(arguments.summary.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise NotFound(f"there is no file {arguments.summary}") from None
-    except ValueError as error:
-        raise InvalidInput(f"{arguments.summary} is not JSON: {error}") from error
-    write_demo_report(summary, path=arguments.output)
+    tables = {path.stem: measured.read_table(path) for path in arguments.files}
+    if len(tables) < len(arguments.files):
+        raise InvalidInput(
+            "the files must have different names: the page tells them apart by these"
+        )
+    if all(measured.is_measured(table) for table in tables.values()):
+        from loadtest.measured_report import write
+
+        merged = measured.merge(tables)
+        write(merged, path=arguments.output)
+        if arguments.data:
+            text = json.dumps(merged.to_json(list(tables.values())), indent=1, allow_nan=False)
+            arguments.data.write_text(text + "\n", encoding="utf-8")
+    elif len(tables) == 1:
+        from loadtest.report import write_demo_report
+
+        write_demo_report(next(iter(tables.values())), path=arguments.output)
+    else:
+        raise InvalidInput("only measurements can be compared; one of the files holds none")
     return {"report": str(arguments.output)}
 
 

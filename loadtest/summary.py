@@ -224,6 +224,8 @@ def _run(part: _Part) -> Run:
 
 
 def _load(part: _Part) -> str:
+    if part.at("kind").text() == "open":
+        return f"open loop, {part.at('rate_per_s').number():g} requests/s (Poisson)"
     if part.at("kind").text() != "closed":
         return how_much(part.table())
     concurrency = part.at("concurrency").whole()

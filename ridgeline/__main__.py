@@ -29,6 +29,7 @@ COMMANDS = {
     "conformance": ("conformance.command", "ask a server whether it speaks the protocol"),
     "hardware": ("ridgeline.hardware_command", "measure this machine's peak FLOP/s and bandwidth"),
     "cost": ("ridgeline.cost_command", "count what a pass of an ONNX graph costs, layer by layer"),
+    "predict": ("loadtest.predict_command", "predict how long a graph takes here, unrun"),
     "check": ("loadtest.check_command", "check budgets, and whether a server became slower"),
     "report": ("loadtest.report_command", "write the page of a summary"),
     "demo": ("ridgeline.demo", "do all of it once: train, export, serve, evaluate, measure"),

@@ -36,6 +36,30 @@ _INVERTED = (
     (6, 320, 1, 1),
 )
 
+# MobileNet, table 1 of the paper: channels, stride.
+_SEPARABLE = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *((512, 1),) * 5,
+    (1024, 2),
+    (1024, 1),
+)
+# SqueezeNet 1.1: squeezed, expanded (twice), whether a pooling comes first.
+_FIRES = (
+    (16, 64, True),
+    (16, 64, False),
+    (32, 128, True),
+    (32, 128, False),
+    (48, 192, True),
+    (48, 192, False),
+    (64, 256, False),
+    (64, 256, False),
+)
+
 
 def alexnet(*, weights: bool = True) -> onnx.ModelProto:
     """AlexNet as published, in two groups: 0.72 G multiply-adds, 61 M parameters.
@@ -130,6 +154,45 @@ def mobilenetv2(*, weights: bool = True) -> onnx.ModelProto:
             _inverted(layers, expansion, channels, stride=first_stride if block == 0 else 1)
     layers.relu_convolution(1280, size=1)
     return _top(layers, inputs=1280)
+
+
+def mobilenetv1(*, weights: bool = True) -> onnx.ModelProto:
+    """MobileNet: 0.57 G multiply-adds, 4.2 M parameters.
+
+    Howard et al.: MobileNets: Efficient Convolutional Neural Networks for Mobile Vision
+    Applications, 2017.
+    """
+    layers = Layers("mobilenetv1", shape=(224, 224, 3), weights=weights)
+    layers.relu_convolution(32, size=3, stride=2, padding=1)
+    for channels, stride in _SEPARABLE:
+        wide = layers.channels
+        layers.relu_convolution(wide, size=3, stride=stride, padding=1, groups=wide)
+        layers.relu_convolution(channels, size=1)
+    return _top(layers, inputs=1024)
+
+
+def squeezenet(*, weights: bool = True) -> onnx.ModelProto:
+    """SqueezeNet 1.1: 0.35 G multiply-adds, 1.24 M parameters.
+
+    Iandola et al.: SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, 2016.
+    """
+    layers = Layers("squeezenet", shape=(224, 224, 3), weights=weights)
+    layers.relu_convolution(64, size=3, stride=2)
+    for squeezed, expanded, pools in _FIRES:
+        if pools:
+            layers.pool("MaxPool", size=3, stride=2)
+        layers.relu_convolution(squeezed, size=1)
+        begin = layers.top
+        layers.relu_convolution(expanded, size=1)
+        one = layers.top
+        layers.top, layers.channels = begin, squeezed
+        layers.relu_convolution(expanded, size=3, padding=1)
+        layers.add("Concat", one, axis=1)
+        layers.channels = 2 * expanded
+    layers.relu_convolution(1000, size=1)
+    layers.add("GlobalAveragePool")
+    layers.add("Flatten")
+    return layers.classifier()
 
 
 def _classify(layers: Layers, *, inputs: int) -> None:

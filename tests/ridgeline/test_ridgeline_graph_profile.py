@@ -34,7 +34,9 @@ def model(nodes, *, inputs, outputs, weights=(), opset=18):
         ("googlenet", 1.58e9, 7.0e6),
         ("resnet18", 1.8e9, 11.7e6),
         ("resnet50", 4.1e9, 25.5e6),
+        ("mobilenetv1", 0.569e9, 4.2e6),
         ("mobilenetv2", 0.30e9, 3.5e6),
+        ("squeezenet", 0.349e9, 1.235e6),
     ],
 )
 def test_networks_cost_what_their_papers_say(name, multiply_adds, parameters):
