@@ -8,6 +8,7 @@ refused at the door (`admission.py`). Knows neither gRPC nor HTTP nor ONNX.
 import asyncio
 import functools
 import logging
+import operator
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -447,12 +448,12 @@ class Batcher:
         ran_ns = time.perf_counter_ns()
         if self._spec.batches:
             _check_rows(arrays, names=names, rows=run.batch.rows, model=self._spec.name)
-        run.outputs = BatchOutputs(names, arrays, count=run.batch.rows)
         run.times = BatchTimes(
             compute_input_ns=packed_ns - begin_ns,
             compute_infer_ns=ran_ns - packed_ns,
             compute_output_ns=time.perf_counter_ns() - ran_ns,
         )
+        run.outputs = BatchOutputs(names, arrays, count=run.batch.rows, times=run.times)
 
     def _wanted(self, jobs: Sequence[Job]) -> list[str]:
         """The outputs that at least one request of the batch asks for, in the model's order."""
@@ -535,7 +536,10 @@ class Batcher:
         pieces = [outputs.rows(begin, end) for _, outputs, begin, end in parts]
         names = job.outputs or self._names
         arrays = [np.concatenate([piece[name] for piece in pieces]) for name in names]
-        return BatchOutputs(names, arrays, count=job.rows)
+        times = functools.reduce(
+            operator.add, (part.times for _, part, _, _ in parts if part.times)
+        )
+        return BatchOutputs(names, arrays, count=job.rows, times=times)
 
     # --- those that leave early -----------------------------------------------------------------
 

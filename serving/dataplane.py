@@ -1,6 +1,6 @@
 """What every protocol offers, without any protocol in it: health, metadata, inference."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from tritonclient.grpc import model_config_pb2
@@ -84,7 +84,7 @@ class DataPlane:
         model = self._registry.find(request.model_name, version=request.model_version)
         return await model.scheduler.infer(request)
 
-    def stream(self, request: InferRequest, /) -> AsyncIterator[InferResponse]:
+    def stream(self, request: InferRequest, /) -> AsyncGenerator[InferResponse, None]:
         """Every answer to a request, as it comes. Raises the errors of `infer`."""
         model = self._registry.find(request.model_name, version=request.model_version)
         return model.scheduler.stream(request)

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from serving.request import Tensors
+from serving.statistics import BatchTimes
 
 Buffer = bytes | memoryview
 # One input of one request: an array, or its raw bytes (row-major, little-endian), whole or in the
@@ -23,14 +24,23 @@ class BatchOutputs:
     """What the engine gave for a batch of `count` rows; each array has one row per row of it.
 
     Where a model has no batch axis, `count` is 1, and the arrays are as the model gives them.
+    `times` are those of the batch; None where several made them.
     """
 
-    __slots__ = ("_raw", "arrays", "count", "names")
+    __slots__ = ("_raw", "arrays", "count", "names", "times")
 
-    def __init__(self, names: Sequence[str], arrays: Sequence[np.ndarray], *, count: int) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        arrays: Sequence[np.ndarray],
+        *,
+        count: int,
+        times: BatchTimes | None = None,
+    ) -> None:
         self.names = names
         self.arrays = arrays
         self.count = count
+        self.times = times
         self._raw: list[bytes] | None = None
 
     @property
@@ -130,9 +140,14 @@ class Job:
 
 
 class FutureJob(Job):
-    """A request whose caller awaits a future: outputs by name, those it asked for or all."""
+    """A request whose caller awaits a future: outputs by name, those it asked for or all.
 
-    __slots__ = ("future",)
+    With them come the `times` of its batch.
+    """
+
+    __slots__ = ("future", "times")
+
+    times: BatchTimes | None
 
     def __init__(self, arguments: JobArguments, /, *, future: asyncio.Future[Tensors]) -> None:
         super().__init__(
@@ -151,6 +166,7 @@ class FutureJob(Job):
         """Resolve the future."""
         if self.future.done():
             return
+        self.times = outputs.times
         rows = outputs.rows(first, last)
         if self.outputs:
             rows = {name: rows[name] for name in self.outputs}

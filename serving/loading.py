@@ -1,17 +1,20 @@
 """From a folder of the repository to a loaded version: which versions, and by which backend."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tritonclient.grpc import model_config_pb2
 
-from ridgeline.errors import InvalidInput, NotFound, Unsupported
+from ridgeline.errors import InvalidInput, NotFound, RidgelineError, Unsupported
 from ridgeline.repository import MODEL_FILE, RepositoryModel
-from serving.backends import onnxruntime
+from serving.backends import ensemble, onnxruntime
 from serving.settings import ServeSettings
 from serving.version import LoadedVersion, Loading, Stoppable
 
-_BACKENDS: dict[str, Callable[[Loading], LoadedVersion]] = {"onnxruntime": onnxruntime.load}
-_BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime"}
+_BACKENDS: dict[str, Callable[[Loading], LoadedVersion]] = {
+    "onnxruntime": onnxruntime.load,
+    "ensemble": ensemble.load,
+}
+_BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime", "ensemble": "ensemble"}
 
 
 def versions_to_serve(model: RepositoryModel) -> tuple[int, ...]:
@@ -62,14 +65,43 @@ def load_version(
     return _BACKENDS[_backend_of(given)](loading)
 
 
+def in_load_order(models: Sequence[RepositoryModel]) -> list[RepositoryModel]:
+    """The models, each behind those that its configuration depends on, else in the given order.
+
+    Models that depend on each other come last; they are refused when they start.
+    """
+    by_name = {model.name: model for model in models}
+    ordered: dict[str, RepositoryModel] = {}
+    waiting = {model.name: _dependencies(model) & by_name.keys() for model in models}
+    while waiting:
+        free = [name for name, names in waiting.items() if names <= ordered.keys()]
+        for name in free or waiting.copy():
+            ordered[name] = by_name[name]
+            del waiting[name]
+    return list(ordered.values())
+
+
+def _dependencies(model: RepositoryModel) -> frozenset[str]:
+    try:
+        return ensemble.models_of(model.read_config())
+    except (RidgelineError, OSError):  # it is told when the model is loaded
+        return frozenset()
+
+
 def _backend_of(config: model_config_pb2.ModelConfig | None) -> str:
     """The backend that a configuration asks for. Raises Unsupported where it is not here."""
     if config is None or not (config.backend or config.platform):
+        if config is not None and config.HasField("ensemble_scheduling"):
+            raise InvalidInput(
+                f"the configuration of {config.name!r} has ensemble_scheduling: "
+                'its platform must be "ensemble"'
+            )
         return "onnxruntime"
     backend = config.backend or _BACKEND_OF_PLATFORM.get(config.platform, "")
-    if backend not in _BACKENDS or config.platform not in ("", *_BACKEND_OF_PLATFORM):
+    known = config.platform in ("", *_BACKEND_OF_PLATFORM)
+    if backend not in _BACKENDS or not known or (config.backend and backend == "ensemble"):
         raise Unsupported(
-            f"expected an ONNX model (backend 'onnxruntime'), "
+            "expected an ONNX model (backend 'onnxruntime') or an ensemble (platform 'ensemble'), "
             f"the configuration asks for {config.backend or config.platform!r}"
         )
     return backend

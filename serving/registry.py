@@ -10,13 +10,15 @@ from enum import Enum
 
 from ridgeline.errors import NotFound, RidgelineError, Unavailable
 from ridgeline.repository import RepositoryModel, scan
-from serving.loading import load_version, versions_to_serve
+from serving.loading import in_load_order, load_version, versions_to_serve
 from serving.settings import ServeSettings
 from serving.statistics import ModelStatistics
-from serving.version import LoadedVersion, ReadyVersion, Stoppable, Surroundings
+from serving.version import LoadedVersion, ReadyVersion, Stoppable, Surroundings, in_closing_order
 from serving.workers import EngineBudget
 
 logger = logging.getLogger(__name__)
+
+_NS_PER_S = 1_000_000_000
 
 
 class State(Enum):
@@ -70,7 +72,7 @@ class Registry:
 
         Raises NotFound where the repository itself is not there.
         """
-        models = scan(self._settings.repository)
+        models = in_load_order(scan(self._settings.repository))
         chosen = [(model, self._choose(model)) for model in models]
         for model, versions in chosen:
             for version in versions:
@@ -109,10 +111,13 @@ class Registry:
         self._closing = True
         if self._warming:
             self._warming.stop()
-        schedulers = [served.ready.scheduler for served in self if served.ready]
-        await asyncio.gather(
-            *(scheduler.close(drain_seconds=drain_seconds) for scheduler in schedulers)
-        )
+        ready = [served.ready for served in self if served.ready]
+        until_ns = time.monotonic_ns() + int(drain_seconds * _NS_PER_S)
+        for together in in_closing_order(ready):
+            left_s = max(0, until_ns - time.monotonic_ns()) / _NS_PER_S
+            await asyncio.gather(
+                *(version.scheduler.close(drain_seconds=left_s) for version in together)
+            )
         for served in self:
             served.state, served.reason = State.UNAVAILABLE, "the server is stopping"
             served.ready = None

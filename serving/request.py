@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from serving.statistics import BatchTimes
+
 Tensors = Mapping[str, np.ndarray]
 Parameter = bool | int | float | str  # what a parameter of the protocol may be
 
@@ -32,10 +34,14 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """An answer to one request: its outputs in the order asked for, else in the model's order."""
+    """An answer to one request: its outputs in the order asked for, else in the model's order.
+
+    `times` are those of the batch that it comes from, where one batch made it.
+    """
 
     model_name: str
     model_version: str
     outputs: Tensors
     id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    times: BatchTimes | None = None

@@ -5,7 +5,7 @@ models) bring a scheduler of their own; whoever calls one needs to know no diffe
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from ridgeline.errors import InvalidInput
@@ -32,7 +32,7 @@ class Scheduler(Protocol):
         any number of answers.
         """
 
-    def stream(self, request: InferRequest, /) -> AsyncIterator[InferResponse]:
+    def stream(self, request: InferRequest, /) -> AsyncGenerator[InferResponse, None]:
         """All answers to a request, as they come: one, for most models. Raises as `infer`."""
 
     async def close(self, *, drain_seconds: float) -> None:
@@ -79,10 +79,14 @@ class BatchScheduler:
             self._batcher.cancel(job)
             raise
         return InferResponse(
-            model_name=self._name, model_version=self._version, outputs=outputs, id=request.id
+            model_name=self._name,
+            model_version=self._version,
+            outputs=outputs,
+            id=request.id,
+            times=job.times,
         )
 
-    async def stream(self, request: InferRequest, /) -> AsyncIterator[InferResponse]:
+    async def stream(self, request: InferRequest, /) -> AsyncGenerator[InferResponse, None]:
         """The one answer."""
         yield await self.infer(request)
 

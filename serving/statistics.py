@@ -58,6 +58,13 @@ class BatchTimes:
         """All of it."""
         return self.compute_input_ns + self.compute_infer_ns + self.compute_output_ns
 
+    def __add__(self, other: "BatchTimes") -> "BatchTimes":
+        return BatchTimes(
+            self.compute_input_ns + other.compute_input_ns,
+            self.compute_infer_ns + other.compute_infer_ns,
+            self.compute_output_ns + other.compute_output_ns,
+        )
+
 
 @dataclass(slots=True)
 class Duration:

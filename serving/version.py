@@ -5,7 +5,7 @@ the registry starts that, and whoever serves requests meets a ReadyVersion.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -93,7 +93,7 @@ class LoadedVersion(ABC):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReadyVersion:
     """A version that can answer.
 
@@ -106,3 +106,16 @@ class ReadyVersion:
     scheduler: Scheduler
     statistics: ModelStatistics
     batcher: Batcher | None = None
+
+
+def in_closing_order(versions: Iterable[ReadyVersion]) -> Iterator[list[ReadyVersion]]:
+    """Those that nobody in the list depends on; then those that now nobody does; and so on.
+
+    So an ensemble can still answer what it has accepted.
+    """
+    left = list(versions)
+    while left:
+        needed = {name for version in left for name in version.loaded.depends_on}
+        free = [version for version in left if version.name not in needed] or left
+        yield free
+        left = [version for version in left if version not in free]
