@@ -92,6 +92,11 @@ class Outcome:
     answer: Answer | None = None
     took_ns: int = 0
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether the server seems to be gone."""
+        return self.answer is not None and self.answer.status in (NO_ANSWER, "UNAVAILABLE")
+
     def to_json(self) -> dict[str, Any]:
         """As it is printed and kept."""
         return {

@@ -20,6 +20,7 @@ KINDS = {
     "better": "Ridgeline is deliberately stricter or clearer",
     "specification": "the specification says so, Triton does otherwise",
     "switch": "a setting of Ridgeline gives Triton's answer",
+    "crash": "Triton ends, so that it is not asked",
     "shim": "not Triton's own ONNX Runtime backend, but a Python one that takes its place here",
     "missing": "Ridgeline does not have it yet",
 }

@@ -74,6 +74,14 @@ class GrpcProbe:
         )
         return _collected(call, response)
 
+    def raw_stream(self, path: str, requests: list[bytes]) -> Answer:
+        """A stream of bytes both ways: the body tells how many messages came, and not which."""
+        call = self._channel.stream_stream(path)(iter(requests), timeout=self._timeout_s)
+        try:
+            return Answer("OK", {"messages": len(list(call))})
+        except grpc.RpcError as error:
+            return _refusal(error)
+
     def server_stream(
         self,
         path: str,

@@ -103,6 +103,7 @@ def _arithmetic() -> list[TestModel]:
         TestModel("newest", _HEAD + plus_config, versions),
         TestModel("every", _HEAD + plus_config + "version_policy { all { } }\n", versions),
         _onnx("controlled", onnx_models.plus(1), config=plus_config),
+        _onnx("supporting", onnx_models.plus(1), config=plus_config),
         _onnx("counted", onnx_models.plus(1), config=plus_config),
     ]
 
@@ -113,8 +114,7 @@ def _special() -> list[TestModel]:
     classes = onnx_models.identity(datatype="FP32", shape=("batch", 4))
     labels = "".join(f"{label}\n" for label in LABELS).encode()
     slow = onnx_models.slow()
-    one = "instance_group { count: 1 kind: KIND_CPU }\n"
-    row = _identity("FP32", dims="2", most=1) + one
+    row = _identity("FP32", dims="2", most=1)
     queue = (
         "dynamic_batching {{ default_queue_policy {{ max_queue_size: {} "
         "allow_timeout_override: true }} }}\n"
@@ -177,10 +177,12 @@ def _ensembles() -> list[TestModel]:
     return [
         TestModel("sum_of_sums", _ENSEMBLE),
         TestModel("failing_ensemble", _FAILING_ENSEMBLE),
+        TestModel("dependent", _DEPENDENT),
     ]
 
 
-_HEAD = 'backend: "onnxruntime"\n'
+# One instance each: a server that runs these in processes needs no two of them.
+_HEAD = 'backend: "onnxruntime"\ninstance_group { count: 1 kind: KIND_CPU }\n'
 
 _ACCUMULATOR = """max_batch_size: 4
 input { name: "INPUT" data_type: TYPE_INT32 dims: [ 1 ] }
@@ -233,6 +235,21 @@ ensemble_scheduling {
     {
       model_name: "lookup" model_version: -1
       input_map { key: "INPUT0" value: "index" } output_map { key: "OUTPUT0" value: "OUTPUT0" }
+    }
+  ]
+}
+"""
+
+
+_DEPENDENT = """platform: "ensemble"
+max_batch_size: 8
+input { name: "INPUT0" data_type: TYPE_FP32 dims: [ -1 ] }
+output { name: "OUTPUT0" data_type: TYPE_FP32 dims: [ -1 ] }
+ensemble_scheduling {
+  step [
+    {
+      model_name: "supporting" model_version: -1
+      input_map { key: "INPUT0" value: "INPUT0" } output_map { key: "OUTPUT0" value: "OUTPUT0" }
     }
   ]
 }

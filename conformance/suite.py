@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 
 from conformance.case import Outcome, Server, Verdict, chosen, put
 from conformance.cases import every_case
@@ -29,21 +30,42 @@ def run(
     server: Server,
     *,
     words: Sequence[str] = (),
-    tell: Callable[[Outcome], None] | None = None,
+    spare: Callable[[str], bool] = lambda _: False,
 ) -> list[Outcome]:
-    """The outcomes of all cases whose names hold one of the words.
+    """The outcomes of all cases whose names hold one of the words, but those to be spared.
 
     Raises InvalidInput where no case does.
     """
-    outcomes = []
+    outcomes: list[Outcome] = []
+    ended_by: str | None = None
     for case in chosen(every_case(), words=words):
-        outcome = put(case, to=server)
+        if ended_by or spare(case.name):
+            reason = f"the server was gone after {ended_by}" if ended_by else "spared"
+            outcome = Outcome(case.name, Verdict.NOT_RUN, reason)
+        else:
+            outcome = put(case, to=server)
+            ended_by = case.name if outcome.unanswered and _live(server) != "200" else None
         outcomes.append(outcome)
-        if tell:
-            tell(outcome)
     if not outcomes:
         raise InvalidInput(f"no case has a name with {' or '.join(map(repr, words))} in it")
     return outcomes
+
+
+def ready(*, grpc: str, http: str) -> bool:
+    """Whether a server at these addresses says that it is ready."""
+    probe = GrpcProbe(grpc, timeout_s=1)
+    try:
+        answer = probe.call("ServerReady")
+        return answer.status == "OK" and bool(answer.body.get("ready")) and _answers(http)
+    finally:
+        probe.close()
+
+
+def _answers(http: str) -> bool:
+    try:
+        return HttpProbe(http, timeout_s=1).get("/v2/health/ready").status == "200"
+    except (OSError, HTTPException):
+        return False
 
 
 def counted(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -57,5 +79,5 @@ def counted(outcomes: Sequence[Outcome]) -> dict[str, int]:
 def _live(server: Server) -> str:
     try:
         return server.http.get("/v2/health/live").status
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         return str(error)

@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator
 from conformance.case import Case
 from conformance.cases import (
     binary_faults,
+    classification,
+    ensembles,
+    generate,
+    grpc_services,
     health,
     infer_binary,
     infer_grpc,
@@ -12,6 +16,15 @@ from conformance.cases import (
     infer_json,
     json_faults,
     metadata,
+    parameters,
+    repository_control,
+    routes,
+    schedule,
+    sequences,
+    shared_memory,
+    statistics,
+    streams,
+    trace_and_logging,
 )
 
 _FILES: tuple[Callable[[], Iterator[Case]], ...] = (
@@ -23,6 +36,19 @@ _FILES: tuple[Callable[[], Iterator[Case]], ...] = (
     binary_faults.cases,
     infer_http.cases,
     infer_grpc.cases,
+    routes.cases,
+    grpc_services.cases,
+    streams.cases,
+    classification.cases,
+    statistics.cases,
+    repository_control.cases,
+    schedule.cases,
+    parameters.cases,
+    shared_memory.cases,
+    sequences.cases,
+    trace_and_logging.cases,
+    generate.cases,
+    ensembles.cases,
 )
 
 

@@ -12,7 +12,13 @@ from starlette.routing import Route
 
 from ridgeline.errors import InvalidInput
 from serving.dataplane import DataPlane
-from serving.protocol.http_codec import HEADER_LENGTH, decode_request, encode_response
+from serving.protocol.http_codec import (
+    HEADER_LENGTH,
+    EncodedResponse,
+    decode_request,
+    encode_response,
+)
+from serving.protocol.http_compression import LEAST_BYTES, accepted, compressed
 from serving.protocol.http_known import KnownHttpRequests
 from serving.protocol.http_routes import MODEL_PATHS, body_of, model_of, route
 
@@ -54,16 +60,34 @@ class _Inference:
         )
         with cancelled_on_disconnect(request):
             response = await self._dataplane.infer(decoded.request)
-        if self._known is not None and WIRE in request.scope:
-            self._known.learn_http(request.scope[WIRE], decoded, timeout_ns=timeout_ns)
         encoded = encode_response(response, decoded=decoded)
-        if encoded.header_length is None:
-            return Response(encoded.body, media_type="application/json")
-        return Response(
-            encoded.body,
-            media_type="application/octet-stream",
-            headers={HEADER_LENGTH: str(encoded.header_length)},
-        )
+        encoding = accepted(request.headers.get("accept-encoding"))
+        if encoding and len(encoded.body) >= LEAST_BYTES:
+            return await _compressed(encoded, encoding=encoding)
+        if (
+            self._known is not None
+            and WIRE in request.scope
+            and "content-encoding" not in request.headers  # its tensors are not in the bytes
+        ):
+            self._known.learn_http(request.scope[WIRE], decoded, timeout_ns=timeout_ns)
+        return Response(encoded.body, headers=_fields(encoded))
+
+
+async def _compressed(encoded: EncodedResponse, *, encoding: str) -> Response:
+    body = await compressed(encoded.body, encoding=encoding)
+    return Response(
+        body,
+        headers={**_fields(encoded), "content-encoding": encoding, "vary": "accept-encoding"},
+    )
+
+
+def _fields(encoded: EncodedResponse) -> dict[str, str]:
+    if encoded.header_length is None:
+        return {"content-type": "application/json"}
+    return {
+        "content-type": "application/octet-stream",
+        HEADER_LENGTH: str(encoded.header_length),
+    }
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ridgeline.errors import Unavailable
+from serving.protocol.http_compression import decompressed
 from serving.protocol.statuses import status_of
 
 MODEL_PATHS = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
@@ -29,13 +30,10 @@ def model_of(request: Request) -> tuple[str, str]:
 
 
 async def body_of(request: Request, *, most_bytes: int) -> bytes:
-    """The body of a request. Raises HTTPException where it is larger, or compressed."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise HTTPException(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"Content-Encoding must be identity, received {encoding!r}",
-        )
+    """The body of a request, decompressed. Raises HTTPException where it is larger.
+
+    Also what `http_compression.decompressed` raises.
+    """
     chunks = []
     received_bytes = 0
     async for chunk in request.stream():
@@ -46,7 +44,11 @@ async def body_of(request: Request, *, most_bytes: int) -> bytes:
                 f"the request is larger than {most_bytes} bytes",
             )
         chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    encoding = request.headers.get("content-encoding")
+    if encoding is None:
+        return body
+    return await decompressed(body, encoding=encoding, most_bytes=most_bytes)
 
 
 def retry_headers(error: Exception) -> tuple[tuple[str, str], ...]:

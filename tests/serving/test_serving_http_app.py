@@ -1,6 +1,7 @@
 """The HTTP routes, called without a socket: paths, methods, sizes, errors, clients that leave."""
 
 import asyncio
+import gzip
 import json
 
 import numpy as np
@@ -230,11 +231,20 @@ async def test_a_request_that_is_too_large_is_refused_and_its_limit_told(client)
     assert "larger than 10000 bytes" in answer.json["error"]
 
 
-async def test_a_compressed_body_is_refused(client):
-    answer = await _infer(client, b"", headers={"Content-Encoding": "gzip"})
+async def test_a_body_of_an_unknown_encoding_is_refused(client):
+    answer = await _infer(client, b"", headers={"Content-Encoding": "br"})
 
-    assert answer.status == 415
-    assert "must be identity, received 'gzip'" in answer.json["error"]
+    assert answer.status == 501
+    assert "must be gzip, deflate or identity, received 'br'" in answer.json["error"]
+
+
+async def test_a_compressed_body_is_answered_and_a_cut_one_refused(client):
+    body = gzip.compress(_body([1, 2]))
+
+    assert (await _infer(client, body, headers={"Content-Encoding": "gzip"})).status == 200
+    cut = await _infer(client, body[:-4], headers={"Content-Encoding": "gzip"})
+    assert cut.status == 400
+    assert "the gzip request is cut off" in cut.json["error"]
 
 
 async def test_a_long_path_does_not_come_back_whole(client):
