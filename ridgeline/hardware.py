@@ -139,18 +139,24 @@ class Hardware:
 def load(*, refresh: bool = False, announce: Callable[[str], object] = _LOG.info) -> Hardware:
     """The figures of this machine, from the cache, or measured (about half a minute) and cached.
 
-    Measured again where `refresh` is set, the fingerprint differs or the file is damaged.
+    Measured again where `refresh` is set, the fingerprint differs or the file is damaged. Of each
+    figure the better is kept, since others on the machine can only make it slower; to forget what
+    was measured, delete the file.
     `announce` is told before it is measured.
     """
     fingerprint = current_fingerprint()
     path = cache_path(fingerprint)
-    if not refresh:
-        with contextlib.suppress(NotFound, CorruptData):
-            hardware = read(path)
-            if hardware.fingerprint == fingerprint:
-                return hardware
+    before: Hardware | None = None
+    with contextlib.suppress(NotFound, CorruptData):
+        before = read(path)
+    if before and before.fingerprint != fingerprint:
+        before = None
+    if before and not refresh:
+        return before
     announce("measuring this machine's peak FLOP/s and bandwidth, once, in about half a minute ...")
     hardware = measure(fingerprint)
+    if before:  # what it was once seen to do, it can do
+        hardware = _better(before, hardware)
     try:
         _write_atomically(path, json.dumps(asdict(hardware), indent=2))
     except OSError as error:
@@ -247,7 +253,8 @@ def _better(one: Hardware, other: Hardware) -> Hardware:
     """The better figure of each kind; the tables are those of the round with the higher peak."""
     whole = max(one, other, key=lambda each: each.peak_flops_per_s)
     pairs = zip(one.bandwidth_by_working_set, other.bandwidth_by_working_set, strict=True)
-    peaks = {name: max(dict(one.peaks)[name], rate) for name, rate in other.peaks}
+    peaks = dict(one.peaks)
+    peaks |= {name: max(peaks.get(name, 0.0), rate) for name, rate in other.peaks}
     return replace(
         whole,
         memory_bandwidth_bytes_per_s=max(

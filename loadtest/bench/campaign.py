@@ -33,7 +33,6 @@ _MODELS = (
     *("softmax784", "perceptron", "lenet5", "cnn78", "mobilenetv2", "squeezenet"),
     *("alexnet", "googlenet", "resnet18", "resnet50", "vgg16"),
 )
-_CURVES = ("lenet5", "cnn78")
 _BATCH_SIZES = (1, 4, 16)
 _CONCURRENCY = 32
 _WARMUP_S, _TIMEOUT_S = 0.5, 60.0
@@ -44,10 +43,10 @@ def main() -> int:
     """Measure everything, write the files. Returns the exit code."""
     arguments = _arguments()
     say = functools.partial(print, file=sys.stderr, flush=True)
+    results: list[tuple[str, RunResult]] = []
+    curves: list[dict[str, Any]] = []
     try:
         machine = hardware.load(refresh=arguments.again, announce=say)
-        results: list[tuple[str, RunResult]] = []
-        curves: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory(prefix="ridgeline-campaign-") as folder:
             for model in arguments.models:
                 repository = Path(folder) / model
@@ -57,13 +56,32 @@ def main() -> int:
                     found, curve = _measure(arguments, name, model=model, repository=repository)
                     results += [(name, each) for each in found]
                     curves += curve
-        predicted = None
+                # After each network, so that nothing is lost where a later one cannot be measured.
+                _write(arguments.output, results=results, curves=curves, machine=machine)
         if arguments.predict:
             points = calibration.load(hardware=machine, again=arguments.again, announce=say)
-            predicted = _prediction(points)
+            found_prediction = _prediction(points)
+            _write(
+                arguments.output,
+                results=results,
+                curves=curves,
+                machine=machine,
+                prediction=found_prediction,
+            )
     except RidgelineError as error:
         print(f"campaign: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _write(
+    folder: Path,
+    *,
+    results: list[tuple[str, RunResult]],
+    curves: list[dict[str, Any]],
+    machine: hardware.Hardware,
+    prediction: dict[str, Any] | None = None,
+) -> None:
     table = {
         "format": _FORMAT,
         "command": " ".join(["python -m loadtest.bench.campaign", *sys.argv[1:]]),
@@ -71,13 +89,12 @@ def main() -> int:
         "environment": environment.describe(),
         "runs": [{"label": name, **each.to_json()} for name, each in results],
         "curves": curves,
-        "prediction": predicted,
+        "prediction": prediction,
     }
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(table, indent=1, allow_nan=False)
-    (arguments.output / "measurements.json").write_text(text + "\n", encoding="utf-8")
-    np.savez_compressed(arguments.output / "raw.npz", allow_pickle=False, **_raw(results))
-    return 0
+    (folder / "measurements.json").write_text(text + "\n", encoding="utf-8")
+    np.savez_compressed(folder / "raw.npz", allow_pickle=False, **_raw(results))
 
 
 def _measure(
@@ -102,7 +119,7 @@ def _measure(
             return eventloop.run(quiet(told))
 
         found = run(ClosedLoop(1), *_BATCH_SIZES) + run(ClosedLoop(_CONCURRENCY), 1)
-        if model not in _CURVES:
+        if model not in arguments.curves:
             return found, []
         told = settings(load=ClosedLoop(_CONCURRENCY), duration_s=arguments.duration)
         points = eventloop.run(latency_curve(told))
@@ -143,6 +160,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.campaign", description=__doc__)
     parser.add_argument("--servers", type=names, default=["ridgeline", "triton"])
     parser.add_argument("--models", type=names, default=list(_MODELS))
+    parser.add_argument("--curves", type=names, default=["lenet5", "cnn78"], help="of these, too")
     parser.add_argument("--duration", type=float, default=1.5, help="seconds of each run")
     parser.add_argument("--again", action="store_true", help="measure the machine again before")
     parser.add_argument(

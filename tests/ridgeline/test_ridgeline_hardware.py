@@ -97,6 +97,19 @@ def test_refreshing_measures_again(measured):
     assert len(measured) == 2
 
 
+def test_measuring_again_forgets_no_better_figure(measured, monkeypatch):
+    first = hardware.load()
+    slower = dataclasses.replace(
+        MACHINE, fingerprint=first.fingerprint, peak_flops_per_s=50e9, load_average=3.0
+    )
+    monkeypatch.setattr(hardware, "measure", lambda _: slower)
+    assert hardware.load(refresh=True).peak_flops_per_s == 100e9
+    faster = dataclasses.replace(slower, peak_flops_per_s=150e9)
+    monkeypatch.setattr(hardware, "measure", lambda _: faster)
+    assert hardware.load(refresh=True).peak_flops_per_s == 150e9
+    assert len(measured) == 1
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"fingerprint": 3}', "\ufffe"])
 def test_a_damaged_cache_is_measured_again_and_replaced(measured, text):
     path = hardware.cache_path(hardware.current_fingerprint())
