@@ -1,5 +1,6 @@
 """What every protocol offers, without any protocol in it: health, metadata, inference."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -31,7 +32,27 @@ class DataPlane:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self.stopping = False
+        self._stopping = asyncio.Event()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server is about to stop: it takes no new requests."""
+        return self._stopping.is_set()
+
+    @stopping.setter
+    def stopping(self, stopping: bool) -> None:
+        if stopping:
+            self._stopping.set()
+        else:
+            self._stopping.clear()
+
+    async def until_stopping(self) -> None:
+        """Return when the server stops."""
+        await self._stopping.wait()
+
+    async def until_loaded(self) -> None:
+        """Return when every model has been looked at."""
+        await self._registry.until_loaded()
 
     @property
     def ready(self) -> bool:

@@ -55,7 +55,7 @@ class Registry:
         budget = EngineBudget(len(os.sched_getaffinity(0)))
         self._surroundings = Surroundings(settings=settings, budget=budget, find=self.find)
         self._closing = False
-        self.loaded = False
+        self._loaded = asyncio.Event()
         self.generation = 0
 
     def __iter__(self) -> Iterator[ServedVersion]:
@@ -67,6 +67,15 @@ class Registry:
         """Models of which no version could even be looked at, with the reason."""
         return dict(self._broken)
 
+    @property
+    def loaded(self) -> bool:
+        """Whether every model has been looked at."""
+        return self._loaded.is_set()
+
+    async def until_loaded(self) -> None:
+        """Return when every model has been looked at."""
+        await self._loaded.wait()
+
     async def load(self) -> None:
         """Load every model of the repository; one that cannot be loaded does not stop the others.
 
@@ -77,7 +86,7 @@ class Registry:
         for model, versions in chosen:
             for version in versions:
                 await self._load_version(model, version=version)
-        self.loaded = True
+        self._loaded.set()
 
     def find(self, name: str, /, *, version: str = "") -> ReadyVersion:
         """The version asked for, or the newest that is ready.

@@ -37,6 +37,8 @@ class InferResponse:
     """An answer to one request: its outputs in the order asked for, else in the model's order.
 
     `times` are those of the batch that it comes from, where one batch made it.
+    A model that may give any number of answers can say of one that it is the `final` one; where it
+    says so of none, the end of the answers tells it.
     """
 
     model_name: str
@@ -45,3 +47,4 @@ class InferResponse:
     id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     times: BatchTimes | None = None
+    final: bool = False

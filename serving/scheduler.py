@@ -30,10 +30,15 @@ class Scheduler(Protocol):
         Raises InvalidInput where the request does not fit the model, Overloaded or Unavailable
         where it is refused, DeadlineExceeded, EngineFault; Unsupported for a model that may give
         any number of answers.
+
+        Requests are accepted in the order of the calls: nothing is awaited before.
         """
 
     def stream(self, request: InferRequest, /) -> AsyncGenerator[InferResponse, None]:
-        """All answers to a request, as they come: one, for most models. Raises as `infer`."""
+        """All answers to a request, as they come: one, for most models. Raises as `infer`.
+
+        Who does not want the rest of them closes it (`aclose`), which drops the request.
+        """
 
     async def close(self, *, drain_seconds: float) -> None:
         """Refuse new requests, answer the accepted ones, for `drain_seconds` at most; then stop."""

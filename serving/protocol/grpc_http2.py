@@ -1,8 +1,8 @@
-"""gRPC on our own HTTP/2: unary calls, from the bytes of a connection to the batcher and back.
+"""gRPC on our own HTTP/2, from the bytes of a connection to the batcher and back.
 
 A usual inference request costs no task and no parsing: what `grpc_known` recognises goes straight
 into the batcher's queue, and its answer from the batch to the connection. Everything else is a task
-over the methods that all front ends share.
+over the methods that all front ends share; what streams is in `grpc_stream_call`.
 """
 
 import asyncio
@@ -20,8 +20,9 @@ from serving.job import BatchOutputs, Buffer, Job, Payload
 from serving.protocol import grpc_wire
 from serving.protocol.grpc_codec import decode_request, encode_response
 from serving.protocol.grpc_known import KnownRequest, KnownRequests
-from serving.protocol.grpc_method import INFER, Method, retry_metadata
+from serving.protocol.grpc_method import INFER, Method, StreamMethod, retry_metadata
 from serving.protocol.grpc_methods import methods
+from serving.protocol.grpc_stream_call import StreamCall
 from serving.protocol.grpc_wire import CallHead, Refused
 from serving.protocol.http2 import Connection, Limits, Stream
 from serving.protocol.statuses import status_of
@@ -34,7 +35,13 @@ class GrpcService:
         self.dataplane = dataplane
         self.max_request_bytes = max_request_bytes
         self.max_body_bytes = max_request_bytes + grpc_wire.PREFIX_BYTES
-        self.methods = methods(dataplane)
+        self.methods: dict[str, Method] = {}
+        self._streaming: dict[str, StreamMethod] = {}
+        for path, method in methods(dataplane).items():
+            if isinstance(method, StreamMethod):
+                self._streaming[path] = method
+            else:
+                self.methods[path] = method
         self.known = KnownRequests(dataplane)
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -50,6 +57,16 @@ class GrpcService:
         )
 
     def _open(self, connection: Connection, number: int, head: CallHead) -> Stream:
+        method = self._streaming.get(head.path)
+        if method is not None:
+            return StreamCall(
+                connection,
+                number,
+                head=head,
+                method=method,
+                max_request_bytes=self.max_request_bytes,
+                tasks=self.tasks,
+            )
         return Call(connection, number, head=head, service=self)
 
 
@@ -70,6 +87,7 @@ class Call(Job):
         "send_window",
         "unsent",
     )
+    paced = False
 
     def __init__(
         self, connection: Connection, number: int, *, head: CallHead, service: GrpcService
@@ -116,6 +134,9 @@ class Call(Job):
             self._batcher.cancel(self)
         if self._task is not None:
             self._task.cancel()
+
+    def drained(self) -> None:
+        """Nothing: the answer was given as a whole."""
 
     def answer(self, outputs: BatchOutputs, first: int, last: int) -> None:
         """Put the answer together from its template, and send it."""

@@ -1,4 +1,4 @@
-"""The gRPC methods over the data plane: messages in, messages out. Knows no transport.
+"""The gRPC methods over the data plane, group by group: messages in, messages out.
 
 A front end finds a method by its path, reads the request message, and turns what the handler raises
 into a status.
@@ -7,30 +7,27 @@ into a status.
 from collections.abc import Mapping
 from typing import Any
 
-from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
-from ridgeline.errors import NotFound
 from ridgeline.model import ModelSpec, TensorSpec
 from serving.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane
 from serving.protocol.grpc_codec import decode_request, encode_response
-from serving.protocol.grpc_method import INFERENCE_SERVICE, Method, of_inference_service
+from serving.protocol.grpc_health import health_methods
+from serving.protocol.grpc_method import AnyMethod, Method, StreamMethod, of_inference_service
 from serving.protocol.grpc_statistics import statistics_methods
-
-_HEALTH = "grpc.health.v1.Health"
-_SERVING = health_pb2.HealthCheckResponse.ServingStatus
+from serving.protocol.grpc_stream import StreamInference
 
 
-def methods(dataplane: DataPlane) -> Mapping[str, Method]:
+def methods(dataplane: DataPlane) -> Mapping[str, AnyMethod]:
     """Every method by its path, "/package.Service/Method", group by group."""
     return {
         **_inference_methods(dataplane),
         **of_inference_service(statistics_methods(dataplane)),
-        **_health_methods(dataplane),
+        **health_methods(dataplane),
     }
 
 
-def _inference_methods(dataplane: DataPlane) -> dict[str, Method]:
+def _inference_methods(dataplane: DataPlane) -> dict[str, AnyMethod]:
     service = _InferenceService(dataplane)
     return of_inference_service(
         {
@@ -41,13 +38,11 @@ def _inference_methods(dataplane: DataPlane) -> dict[str, Method]:
             "ModelMetadata": Method(service_pb2.ModelMetadataRequest, service.model_metadata),
             "ModelConfig": Method(service_pb2.ModelConfigRequest, service.model_config),
             "ModelInfer": Method(service_pb2.ModelInferRequest, service.model_infer),
+            "ModelStreamInfer": StreamMethod(
+                service_pb2.ModelInferRequest, StreamInference(dataplane).answer
+            ),
         }
     )
-
-
-def _health_methods(dataplane: DataPlane) -> dict[str, Method]:
-    health = _HealthService(dataplane)
-    return {f"/{_HEALTH}/Check": Method(health_pb2.HealthCheckRequest, health.check)}
 
 
 class _InferenceService:
@@ -95,22 +90,6 @@ class _InferenceService:
         """One inference; the call's deadline travels with it into the queue."""
         response = await self._dataplane.infer(decode_request(request, deadline_ns=deadline_ns))
         return encode_response(response)
-
-
-class _HealthService:
-    """grpc.health.v1 for the whole server ("") and for the inference service."""
-
-    def __init__(self, dataplane: DataPlane) -> None:
-        self._dataplane = dataplane
-
-    async def check(self, request: Any, _deadline_ns: int | None) -> Any:
-        """SERVING while inference requests are taken. Raises NotFound for an unknown service."""
-        if request.service not in ("", INFERENCE_SERVICE):
-            raise NotFound(f"unknown service {request.service!r}")
-        ready = self._dataplane.ready
-        return health_pb2.HealthCheckResponse(
-            status=_SERVING.SERVING if ready else _SERVING.NOT_SERVING
-        )
 
 
 def _tensor(tensor: TensorSpec, *, spec: ModelSpec) -> Any:

@@ -1,7 +1,8 @@
 """The gRPC methods on grpcio's own asyncio server."""
 
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -9,7 +10,13 @@ import grpc.aio
 
 from ridgeline.errors import InvalidInput
 from serving.dataplane import DataPlane
-from serving.protocol.grpc_method import Method, retry_metadata
+from serving.protocol.grpc_method import (
+    AnyMethod,
+    CallContext,
+    Method,
+    StreamMethod,
+    retry_metadata,
+)
 from serving.protocol.grpc_methods import methods
 from serving.protocol.statuses import status_of
 
@@ -63,33 +70,63 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio publishe
     """Finds the method of a call, in grpcio's own terms."""
 
     def __init__(self, dataplane: DataPlane) -> None:
-        self._handlers = {
-            path: grpc.unary_unary_rpc_method_handler(
-                _answering(method),
-                request_deserializer=method.request.FromString,
-                response_serializer=lambda message: message.SerializeToString(),
-            )
-            for path, method in methods(dataplane).items()
-        }
+        self._handlers = {path: _handler(method) for path, method in methods(dataplane).items()}
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of that path; None where there is no such method."""
         return self._handlers.get(handler_call_details.method)
 
 
+def _handler(method: AnyMethod) -> Any:
+    """A method as grpcio knows it."""
+    streams = isinstance(method, StreamMethod)
+    kind = grpc.stream_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+    return kind(
+        _streaming(method) if isinstance(method, StreamMethod) else _answering(method),
+        request_deserializer=method.request.FromString,
+        response_serializer=lambda message: message.SerializeToString(),
+    )
+
+
 def _answering(method: Method) -> Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]:
     """A handler that turns what the method raises into the status that the client receives."""
 
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        left_s = context.time_remaining()
-        deadline_ns = None if left_s is None else time.monotonic_ns() + int(left_s * _NS_PER_S)
         try:
-            return await method.answer(request, deadline_ns)
+            return await method.answer(request, _deadline_ns(context))
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
-            code, _, text = status_of(error)
-            return await context.abort(code, text, retry_metadata(error))
+            return await _abort(context, error)
 
     return answer
+
+
+def _streaming(
+    method: StreamMethod,
+) -> Callable[[AsyncIterator[Any], grpc.aio.ServicerContext], Awaitable[None]]:
+    """The same for a method that streams: each message is written before the next one is made."""
+
+    async def answer(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> None:
+        await context.send_initial_metadata(())
+        metadata = dict(context.invocation_metadata() or ())
+        call = CallContext(deadline_ns=_deadline_ns(context), metadata=metadata)
+        try:
+            async with contextlib.aclosing(method.answer(requests, call)) as responses:
+                async for response in responses:
+                    await context.write(response)
+        except Exception as error:  # noqa: BLE001 - the table logs what it does not know
+            await _abort(context, error)
+
+    return answer
+
+
+def _deadline_ns(context: grpc.aio.ServicerContext) -> int | None:
+    left_s = context.time_remaining()
+    return None if left_s is None else time.monotonic_ns() + int(left_s * _NS_PER_S)
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> Any:
+    code, _, text = status_of(error)
+    return await context.abort(code, text, retry_metadata(error))
 
 
 def _bracketed(host: str) -> str:

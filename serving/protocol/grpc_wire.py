@@ -9,7 +9,8 @@ import functools
 import re
 import urllib.parse
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import grpc
 
@@ -19,10 +20,9 @@ PREFIX_BYTES = 5
 _IS_GRPC = re.compile(rb"application/grpc(?![^+;])").match  # grpc-web is another protocol
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
 _STATUS = (b":status", b"200")
-OK = Envelope(
-    head=[_STATUS, _CONTENT_TYPE, (b"grpc-accept-encoding", b"identity, deflate, gzip")],
-    trailers=[(b"grpc-status", b"0")],
-)
+_HEAD = [_STATUS, _CONTENT_TYPE, (b"grpc-accept-encoding", b"identity, deflate, gzip")]
+OK = Envelope(head=_HEAD, trailers=[(b"grpc-status", b"0")])
+HEAD_BLOCK = stateless_block(_HEAD)
 NOT_GRPC_BLOCK = stateless_block([(b":status", b"415")])
 
 _UNIT_NS = {b"n": 1, b"u": 10**3, b"m": 10**6, b"S": 10**9, b"M": 60 * 10**9, b"H": 3600 * 10**9}
@@ -31,6 +31,7 @@ _MAX_TIMEOUT_NS = 365 * 24 * 3600 * 10**9  # a longer one is none
 _MAX_TEXT_CHARACTERS = 600  # what a client sent can be longer than its metadata may be
 # Printable ASCII travels as it is in grpc-message, but for the percent sign.
 _PLAIN_IN_MESSAGE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_OUTER_SPACES = re.compile("^ +| +$")  # HTTP/2 forbids them around a field's value
 
 
 class Refused(Exception):
@@ -45,7 +46,7 @@ class Refused(Exception):
 class CallHead:
     """What the header fields of a call say; `fault` tells why it cannot be answered.
 
-    Only what can be answered has a path.
+    Only what can be answered has a path. `metadata` are all fields, those of HTTP/2 included.
     """
 
     path: str
@@ -53,6 +54,7 @@ class CallHead:
     encoding: bytes = b"identity"
     is_grpc: bool = True
     fault: str | None = None
+    metadata: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 def read_head(fields: Fields) -> CallHead:
@@ -75,6 +77,7 @@ def read_head(fields: Fields) -> CallHead:
         path=path,
         timeout_ns=timeout_ns,
         encoding=by_name.get(b"grpc-encoding", b"identity"),
+        metadata=by_name,
     )
 
 
@@ -89,7 +92,47 @@ def message(body: bytes, *, encoding: bytes, most: int) -> bytes:
     if length > most:
         raise too_large(length, most=most)
     payload = body[PREFIX_BYTES:]
-    return _decompressed(payload, encoding, most=most) if body[0] else payload
+    return decompressed(payload, encoding, most=most) if body[0] else payload
+
+
+class MessageReader:
+    """Cuts the body of a call into messages of at most `most` bytes, as it comes."""
+
+    def __init__(self, *, most: int) -> None:
+        self._most = most
+        self._chunks: list[memoryview] = []
+        self._size = 0
+        self._needed = PREFIX_BYTES
+
+    @property
+    def unread_bytes(self) -> int:
+        """What has come of a message that is not there as a whole."""
+        return self._size
+
+    def feed(self, chunk: memoryview) -> list[tuple[bool, bytes]]:
+        """The messages that end with this piece, and of each whether it is compressed.
+
+        Raises Refused for one that is too large, as soon as it is announced.
+        """
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        messages: list[tuple[bool, bytes]] = []
+        if self._size < self._needed:
+            return messages
+        data, position = b"".join(self._chunks), 0
+        while True:
+            begin = position + PREFIX_BYTES
+            length = int.from_bytes(data[position + 1 : begin], "big") if begin <= len(data) else 0
+            if length > self._most:
+                raise too_large(length, most=self._most)
+            self._needed = PREFIX_BYTES + length
+            if position + self._needed > len(data):
+                break
+            messages.append((bool(data[position]), data[begin : begin + length]))
+            position = begin + length
+        rest = memoryview(data)[position:]
+        self._chunks, self._size = [rest] if rest else [], len(rest)
+        return messages
 
 
 def framed(payload: bytes) -> bytes:
@@ -108,18 +151,28 @@ def status_block(
     code: grpc.StatusCode, text: str, metadata: tuple[tuple[str, str], ...] = ()
 ) -> bytes:
     """A trailers-only answer."""
-    quoted = urllib.parse.quote(text, safe=_PLAIN_IN_MESSAGE, errors="replace").encode("ascii")
-    fields = [
-        _STATUS,
-        _CONTENT_TYPE,
-        (b"grpc-status", str(code.value[0]).encode("ascii")),
-        (b"grpc-message", quoted),
-    ]
-    fields += [(name.encode("ascii"), value.encode("ascii")) for name, value in metadata]
-    return stateless_block(fields)
+    return stateless_block([_STATUS, _CONTENT_TYPE, *_status_fields(code, text, metadata)])
 
 
-def _decompressed(payload: bytes, encoding: bytes, *, most: int) -> bytes:
+def trailers_block(
+    code: grpc.StatusCode, text: str, metadata: tuple[tuple[str, str], ...] = ()
+) -> bytes:
+    """The end of an answer that has begun."""
+    return stateless_block(_status_fields(code, text, metadata))
+
+
+def _status_fields(
+    code: grpc.StatusCode, text: str, metadata: tuple[tuple[str, str], ...]
+) -> list[tuple[bytes, bytes]]:
+    fields = [(b"grpc-status", str(code.value[0]).encode("ascii"))]
+    if text:
+        quoted = urllib.parse.quote(text, safe=_PLAIN_IN_MESSAGE, errors="replace")
+        quoted = _OUTER_SPACES.sub(lambda spaces: "%20" * len(spaces[0]), quoted)
+        fields.append((b"grpc-message", quoted.encode("ascii")))
+    return fields + [(name.encode("ascii"), value.encode("ascii")) for name, value in metadata]
+
+
+def decompressed(payload: bytes, encoding: bytes, *, most: int) -> bytes:
     """A compressed message, whose real size may not pass the limit either."""
     windows = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
     if encoding not in windows:

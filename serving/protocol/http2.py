@@ -104,13 +104,15 @@ class Stream(Protocol):
     """One request of a connection and its answer; whoever opens it gives meaning to what comes.
 
     The attributes belong to the connection. They begin with the stream's number, the connection's
-    `limits.stream_window_bytes`, its `peer_window`, and None.
+    `limits.stream_window_bytes`, its `peer_window`, and None. The client may go on sending as soon
+    as what it sent was read, or, where the stream is `paced`, when `Connection.admit` says so.
     """
 
     number: int
     receive_window: int
     send_window: int
     unsent: deque[tuple[Buffer, int, int]] | None  # payload, kind, flags of frames
+    paced: bool
 
     def received(self, chunk: memoryview) -> None:
         """A piece of the body; it stays valid as long as it is referred to."""
@@ -120,6 +122,9 @@ class Stream(Protocol):
 
     def aborted(self) -> None:
         """The peer has reset the stream, or has gone, before the answer was sent."""
+
+    def drained(self) -> None:
+        """All that was given to `Connection.send` so far has left for the peer."""
 
 
 class Envelope:
@@ -228,6 +233,8 @@ class Connection(asyncio.Protocol):
         self._flush_is_due = False
         self._idle_frames = 0
         self._leaving = False
+        self.flows = asyncio.Event()  # set while the peer reads what is written
+        self.flows.set()
 
     # --- asyncio's side -------------------------------------------------------------------------
 
@@ -268,10 +275,12 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """A peer that does not read its answers is not read either."""
+        self.flows.clear()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The peer reads again."""
+        self.flows.set()
         self._transport.resume_reading()
 
     # --- what streams call ----------------------------------------------------------------------
@@ -308,6 +317,40 @@ class Connection(asyncio.Protocol):
         if reset:
             self._send(_RST_STREAM, 0, stream.number, _word(ErrorCode.NO_ERROR))
         self._close_if_done()
+
+    def begin(self, stream: Stream, *, block: bytes) -> None:
+        """Send the head of an answer whose body comes piece by piece."""
+        if stream.number in self._streams:
+            self._idle_frames = 0
+            stream.unsent = deque()
+            self._send(_HEADERS, _END_HEADERS, stream.number, block)
+
+    def send(self, stream: Stream, payload: Buffer) -> None:
+        """Send a piece of the body of an answer that has begun, as far as windows admit.
+
+        The rest of it is kept till they do: who sends more waits for `drained`, and for `flows`.
+        """
+        if stream.unsent is not None:
+            self._idle_frames = 0
+            stream.unsent.append((payload, _DATA, 0))
+            self._send_unsent(stream)
+
+    def end(self, stream: Stream, *, block: bytes, reset: bool) -> None:
+        """End an answer that has begun, by its trailers; `reset` where the request has not ended.
+
+        They wait for what is unsent.
+        """
+        if stream.unsent is None:
+            return
+        stream.unsent.append((block, _HEADERS, _END_HEADERS | _END_STREAM))
+        if reset:
+            stream.unsent.append((_word(ErrorCode.NO_ERROR), _RST_STREAM, 0))
+        self._send_unsent(stream)
+
+    def admit(self, stream: Stream) -> None:
+        """Let the client of a paced stream send as much as ever, whatever it has sent so far."""
+        if 0 <= stream.receive_window < self._least_stream_window:
+            self._admit(stream)
 
     def leave(self) -> None:
         """Take no new requests; close when the open ones are answered."""
@@ -572,6 +615,10 @@ class Connection(asyncio.Protocol):
         """Let the peer send more on a stream that was not answered meanwhile."""
         if stream.receive_window < 0:
             raise _ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the window")
+        if not stream.paced:
+            self._admit(stream)
+
+    def _admit(self, stream: Stream) -> None:
         if stream.number in self._streams:
             more = self.limits.stream_window_bytes - stream.receive_window
             self._send(_WINDOW_UPDATE, 0, stream.number, _word(more))
@@ -603,6 +650,7 @@ class Connection(asyncio.Protocol):
 
     def _send_unsent(self, stream: Stream) -> None:
         """Send as much of an answer as the peer's windows admit."""
+        has_ended = False
         while stream.unsent:
             payload, kind, flags = stream.unsent[0]
             if kind == _DATA:
@@ -620,7 +668,11 @@ class Connection(asyncio.Protocol):
                     continue
             else:
                 self._send(kind, flags, stream.number, payload)
+                has_ended = has_ended or bool(flags & _END_STREAM)
             stream.unsent.popleft()
+        if not has_ended:
+            stream.drained()
+            return
         stream.unsent = None
         self._streams.pop(stream.number, None)
 

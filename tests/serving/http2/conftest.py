@@ -151,9 +151,13 @@ class Http2Wire:
             for event in self.events:
                 if type(event) is kind and (stream is None or event.stream_id == stream):
                     return event
-            assert not self.transport.closing
-            await asyncio.wait_for(self.transport.wrote.wait(), _PATIENCE_S)
-            self._read()
+            await self.more()
+
+    async def more(self) -> None:
+        """Wait until something is sent, and let the client read it."""
+        assert not self.transport.closing
+        await asyncio.wait_for(self.transport.wrote.wait(), _PATIENCE_S)
+        self._read()
 
     def _read(self) -> list[Any]:
         self.transport.wrote.clear()
@@ -259,8 +263,9 @@ class RecordedStream:
         self.receive_window = connection.limits.stream_window_bytes
         self.send_window = connection.peer_window
         self.unsent = None
+        self.paced = False
         self.chunks = []
-        self.times_ended = self.times_aborted = 0
+        self.times_ended = self.times_aborted = self.times_drained = 0
 
     @property
     def body(self):
@@ -278,6 +283,9 @@ class RecordedStream:
 
     def aborted(self):
         self.times_aborted += 1
+
+    def drained(self):
+        self.times_drained += 1
 
     def answer(self, *body):
         self.connection.answer(self, envelope=ANSWER, body=body)

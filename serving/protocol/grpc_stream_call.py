@@ -1,0 +1,166 @@
+"""gRPC on our own HTTP/2: calls of many messages, read and answered one by one as they come.
+
+Nothing piles up: a client may send about a window's worth of what nobody has taken yet, and a
+message is put together only once the one before it has left for the client.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from serving.job import Buffer
+from serving.protocol import grpc_wire
+from serving.protocol.grpc_method import CallContext, StreamMethod, retry_metadata
+from serving.protocol.grpc_wire import CallHead, MessageReader, Refused
+from serving.protocol.http2 import Connection
+from serving.protocol.statuses import status_of
+
+_NS_PER_S = 1_000_000_000
+
+
+class StreamCall:
+    """One call of a method that streams; a task of `tasks` answers it."""
+
+    paced = True
+
+    def __init__(
+        self,
+        connection: Connection,
+        number: int,
+        *,
+        head: CallHead,
+        method: StreamMethod,
+        max_request_bytes: int,
+        tasks: set[asyncio.Task[None]],
+    ) -> None:
+        self.connection, self.number = connection, number
+        self.receive_window = connection.limits.stream_window_bytes
+        self.send_window = connection.peer_window
+        self.unsent: deque[tuple[Buffer, int, int]] | None = None
+        self._head, self._method, self._most_bytes = head, method, max_request_bytes
+        self._reader = MessageReader(most=max_request_bytes)
+        self._messages: deque[tuple[bool, bytes]] = deque()
+        self._message_bytes = 0  # of those that nobody has taken yet
+        self._most_waiting_bytes = connection.limits.stream_window_bytes >> 1
+        self._has_ended = False
+        self._fault: Refused | None = None
+        self._news = asyncio.Event()  # something came, or ended
+        self._sent = asyncio.Event()
+        timeout_ns = head.timeout_ns
+        self._deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        tasks.add(self._task)
+        self._task.add_done_callback(tasks.discard)
+
+    # --- what the connection calls ----------------------------------------------------------------
+
+    def received(self, chunk: memoryview) -> None:
+        """Take the messages out of what came."""
+        if self._fault is None:
+            try:
+                messages = self._reader.feed(chunk)
+            except Refused as error:
+                self._fault, messages = error, []
+                self._news.set()
+            if messages:
+                self._messages += messages
+                self._message_bytes += sum(len(payload) for _, payload in messages)
+                self._news.set()
+            self._admit()
+
+    def ended(self) -> None:
+        """The client sends no more."""
+        self._has_ended = True
+        if self._reader.unread_bytes and self._fault is None:
+            text = f"the last message is cut off: {self._reader.unread_bytes} bytes of it came"
+            self._fault = Refused(grpc.StatusCode.INTERNAL, text)
+        self._news.set()
+
+    def aborted(self) -> None:
+        """The caller has gone: its work is dropped."""
+        self.unsent = None
+        self._task.cancel()
+
+    def drained(self) -> None:
+        """There is room for the next message."""
+        self._sent.set()
+
+    # --- the answer -------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        self.connection.begin(self, block=grpc_wire.HEAD_BLOCK)
+        block = await self._outcome()
+        self._messages.clear()
+        self.connection.end(self, block=block, reset=not self._has_ended)
+
+    async def _outcome(self) -> bytes:
+        """Answer; returns the trailers. A deadline that passes ends it in the middle."""
+        seconds = None
+        if self._deadline_ns is not None:
+            seconds = max(0, self._deadline_ns - time.monotonic_ns()) / _NS_PER_S
+        timer = asyncio.timeout(seconds)
+        try:
+            async with timer:
+                await self._answer()
+        except Refused as error:
+            return grpc_wire.trailers_block(error.code, str(error))
+        except Exception as error:  # noqa: BLE001 - the table logs what it does not know
+            if timer.expired():
+                text = "the deadline of the call has passed"
+                return grpc_wire.trailers_block(grpc.StatusCode.DEADLINE_EXCEEDED, text)
+            code, _, text = status_of(error)
+            return grpc_wire.trailers_block(code, text, retry_metadata(error))
+        return grpc_wire.trailers_block(grpc.StatusCode.OK, "")
+
+    async def _answer(self) -> None:
+        metadata = {
+            name.decode("ascii", "replace"): value.decode("ascii", "replace")
+            for name, value in self._head.metadata.items()
+        }
+        context = CallContext(deadline_ns=self._deadline_ns, metadata=metadata)
+        async with contextlib.aclosing(self._method.answer(self._requests(), context)) as answers:
+            async for answer in answers:
+                await self._send(answer)
+
+    async def _send(self, message: Message) -> None:
+        payload = grpc_wire.framed(message.SerializeToString())
+        await self.connection.flows.wait()
+        self._sent.clear()
+        self.connection.send(self, payload)
+        await self._sent.wait()
+
+    async def _requests(self) -> AsyncIterator[Any]:
+        """The messages of the client. Raises Refused for one that cannot be read."""
+        while True:
+            while self._messages:
+                is_compressed, payload = self._messages.popleft()
+                self._message_bytes -= len(payload)
+                self._admit()
+                yield self._parsed(payload, is_compressed=is_compressed)
+            if self._fault is not None:
+                raise self._fault
+            if self._has_ended:
+                return
+            self._news.clear()
+            await self._news.wait()
+
+    def _admit(self) -> None:
+        """Let the client send more, unless enough of what it sent still waits."""
+        if self._message_bytes <= self._most_waiting_bytes:
+            self.connection.admit(self)
+
+    def _parsed(self, payload: bytes, *, is_compressed: bool) -> Any:
+        if is_compressed:
+            encoding = self._head.encoding
+            payload = grpc_wire.decompressed(payload, encoding, most=self._most_bytes)
+        try:
+            return self._method.request.FromString(payload)
+        except DecodeError as error:
+            text = f"a request cannot be parsed: {error}"
+            raise Refused(grpc.StatusCode.INTERNAL, text) from None
