@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed-$(FLAVOUR)
 PACKAGES := ridgeline training export serving loadtest conformance
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format serve bench bench-peers measurement budget budget-proof triton lock clean
+.PHONY: help install demo test lint format serve bench bench-peers measurement budget budget-proof triton conformance fuzz lock clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,15 @@ bench-peers: $(INSTALLED) $(TRITON)/installed $(MOSEC)/installed ## Measure the 
 
 triton: $(TRITON)/installed ## Show that the real Triton serves model_repository/ with the same answers
 	$(BIN)/python tests/triton/check.py $(TRITON) model_repository
+
+conformance: $(INSTALLED) ## Compare the gateway's answers with the real Triton's, case by case, and write docs/conformance.md
+	@$(MAKE) --no-print-directory $(TRITON)/installed || { \
+	    echo "skipped: the wheel nvidia-pytriton cannot be had here, so there is no Triton to compare with"; exit 0; }; \
+	[ ! -f $(TRITON)/installed ] || $(BIN)/python tests/triton/compare.py $(TRITON) --write
+
+fuzz: $(INSTALLED) ## Fuzz the codecs, guided by coverage: ten minutes each
+	for target in http_json http_binary grpc_request grpc_framing raw_tensor; do \
+	    $(BIN)/python tests/fuzz/codecs.py $$target -max_total_time=600 || exit 1; done
 
 $(TRITON)/installed: requirements/triton.txt
 	$(PYTHON) -m venv $(TRITON)

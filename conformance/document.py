@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from conformance.case import Verdict
 from conformance.comparison import KINDS, Compared
 from ridgeline.errors import InvalidInput
 
@@ -24,10 +23,11 @@ def write(path: Path, compared: Sequence[Compared], *, against: str) -> None:
 
 def _lines(compared: Sequence[Compared], *, against: str) -> Iterator[str]:
     differing = [each for each in compared if each.differs]
-    asked = [each for each in compared if each.theirs.verdict is not Verdict.NOT_RUN]
+    asked = [each for each in compared if each.both]
     yield (
-        f"{len(compared)} cases, compared with {against}: {len(asked) - len(differing)} answered "
-        f"alike, {len(differing)} differently."
+        f"{len(compared)} cases. {len(asked)} were put to both Ridgeline and {against}: "
+        f"{len(asked) - len(differing)} are answered alike, {len(differing)} differently. "
+        "The others need an extension or a model that one of them lacks, or would end Triton."
     )
     for kind, meaning in KINDS.items():
         groups = _grouped(each for each in differing if each.why and each.why.kind == kind)
