@@ -57,22 +57,27 @@ class ModelCard:
 class RepositoryModel:
     """One model of a repository: its folder, its versions in rising order, its configuration.
 
-    `config` is None where there is no config.pbtxt; it must then be completed from the graph.
+    `given_config` stands in for config.pbtxt, where there is one.
     """
 
     name: str
     directory: Path
     versions: tuple[int, ...]
+    given_config: model_config_pb2.ModelConfig | None = None
 
     def version_directory(self, version: int) -> Path:
         """The folder that holds the files of `version`."""
         return self.directory / str(version)
 
     def read_config(self) -> model_config_pb2.ModelConfig | None:
-        """The configuration, or None where there is no config.pbtxt.
+        """The configuration, or None where there is none: it must be completed from the graph.
 
         Raises InvalidInput where it is no text, cannot be parsed, or names another model.
         """
+        if self.given_config is not None:
+            config = model_config_pb2.ModelConfig()
+            config.CopyFrom(self.given_config)
+            return config
         path = self.directory / CONFIG_FILE
         if not path.exists():
             return None
@@ -94,6 +99,16 @@ def scan(root: Path) -> list[RepositoryModel]:
         for folder in sorted(root.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
     ]
+
+
+def look_up(
+    root: Path, *, name: str, config: model_config_pb2.ModelConfig | None = None
+) -> RepositoryModel:
+    """One model of a repository, with another configuration where one is given. Raises NotFound."""
+    folder = root / name
+    if not name or "/" in name or "\0" in name or name.startswith(".") or not folder.is_dir():
+        raise NotFound(f"the model repository has no folder {name!r}")
+    return RepositoryModel(name, folder, _versions(folder), given_config=config)
 
 
 def read_labels(

@@ -38,12 +38,14 @@ def add_settings(parser: argparse.ArgumentParser, *, cls: type, section: str) ->
         f"also read from RIDGELINE_{section.upper()}_<NAME> and from [{section}] in a TOML file",
     )
     group.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
+    hints = typing.get_type_hints(cls)
     for spec in dataclasses.fields(cls):
         group.add_argument(
             "--" + spec.name.replace("_", "-"),
             dest=f"setting_{spec.name}",
             metavar=spec.name.split("_")[-1].upper(),
             default=None,
+            action="append" if typing.get_origin(hints[spec.name]) is tuple else "store",
             help=f"{spec.metadata.get('help', '')} (default: {_shown(spec.default)})".replace(
                 "%", "%%"
             ),
@@ -84,9 +86,12 @@ def load_settings(
         raise
 
 
-def _flag(arguments: argparse.Namespace, name: str) -> str | None:
-    """What the user wrote behind the flag of that field, None where it was not given."""
-    value: str | None = getattr(arguments, f"setting_{name}", None)
+def _flag(arguments: argparse.Namespace, name: str) -> str | list[str] | None:
+    """What the user wrote behind the flag of that field, None where it was not given.
+
+    A flag that may be repeated gives a list.
+    """
+    value: str | list[str] | None = getattr(arguments, f"setting_{name}", None)
     return value
 
 
@@ -146,8 +151,14 @@ def _checked(value: Any, *, hint: Any, source: str) -> Any:
     raise InvalidInput(f"{source} must be {_type_name(hint)}, received {value!r}")
 
 
-def _from_text(text: str, *, hint: Any, source: str, error: type[InvalidInput]) -> Any:
+def _from_text(text: str | list[str], *, hint: Any, source: str, error: type[InvalidInput]) -> Any:
     hint = _without_none(hint)
+    if typing.get_origin(hint) is tuple:  # a flag is repeated, a variable has commas
+        texts = text if isinstance(text, list) else [part for part in text.split(",") if part]
+        item = typing.get_args(hint)[0]
+        return tuple(_from_text(part, hint=item, source=source, error=error) for part in texts)
+    if isinstance(text, list):
+        text = text[-1]
     try:
         if hint is bool:
             if text.lower() not in _TRUE | _FALSE:
@@ -178,6 +189,6 @@ def _type_name(hint: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return (
-        "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    if value is None or value == ():
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)

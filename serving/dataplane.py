@@ -9,13 +9,20 @@ from tritonclient.grpc import model_config_pb2
 from ridgeline import __version__
 from ridgeline.errors import InvalidInput, NotFound, Unavailable
 from ridgeline.model import ModelSpec
+from serving.control import ModelControl
 from serving.registry import Registry
 from serving.request import InferRequest, InferResponse
 from serving.version import ReadyVersion
 
 SERVER_NAME = "ridgeline"
 SERVER_VERSION = __version__
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_configuration",
+    "statistics",
+    "model_repository",
+    "model_repository(unload_dependents)",
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class DataPlane:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self.control = ModelControl(registry)
         self._stopping = asyncio.Event()
 
     @property

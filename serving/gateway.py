@@ -52,11 +52,12 @@ class Gateway:
         """
         await self._front_end.start()
         await self._metrics.start()
-        await self.registry.load()
+        await self._dataplane.control.start()
 
     async def stop(self) -> None:
         """Not ready, no new requests, answer the accepted ones up to a deadline, close engines."""
         self._dataplane.stopping = True
+        await self._dataplane.control.close()
         await self._front_end.stop()
         await self.registry.close(drain_seconds=self._settings.drain_seconds)
         await self._metrics.stop()

@@ -65,6 +65,14 @@ def load_version(
     return _BACKENDS[_backend_of(given)](loading)
 
 
+def dependencies_of(model: RepositoryModel) -> frozenset[str]:
+    """The models that an ensemble sends requests to; none where its configuration is broken."""
+    try:
+        return ensemble.models_of(model.read_config())
+    except (RidgelineError, OSError):  # it is told when the model is loaded
+        return frozenset()
+
+
 def in_load_order(models: Sequence[RepositoryModel]) -> list[RepositoryModel]:
     """The models, each behind those that its configuration depends on, else in the given order.
 
@@ -72,20 +80,13 @@ def in_load_order(models: Sequence[RepositoryModel]) -> list[RepositoryModel]:
     """
     by_name = {model.name: model for model in models}
     ordered: dict[str, RepositoryModel] = {}
-    waiting = {model.name: _dependencies(model) & by_name.keys() for model in models}
+    waiting = {model.name: dependencies_of(model) & by_name.keys() for model in models}
     while waiting:
         free = [name for name, names in waiting.items() if names <= ordered.keys()]
-        for name in free or waiting.copy():
+        for name in free or list(waiting):
             ordered[name] = by_name[name]
             del waiting[name]
     return list(ordered.values())
-
-
-def _dependencies(model: RepositoryModel) -> frozenset[str]:
-    try:
-        return ensemble.models_of(model.read_config())
-    except (RidgelineError, OSError):  # it is told when the model is loaded
-        return frozenset()
 
 
 def _backend_of(config: model_config_pb2.ModelConfig | None) -> str:

@@ -13,6 +13,17 @@ class ServeSettings:
     """Flags, RIDGELINE_SERVE_* variables and the [serve] table of a TOML file become this."""
 
     repository: Path = setting(Path("model_repository"), help="folder of the models to serve")
+    model_control_mode: str = setting(
+        "poll",
+        help="which models are served: none (all of the start), poll (what the repository holds, "
+        "also later), or explicit (as clients ask)",
+    )
+    load_model: tuple[str, ...] = setting(
+        (), help="a model to load at the start in mode explicit; may be repeated; * loads all"
+    )
+    repository_poll_secs: float = setting(
+        5.0, help="seconds between two looks at the repository in mode poll"
+    )
     host: str = setting("127.0.0.1", help="address to listen on; 0.0.0.0 for every interface")
     grpc_port: int = setting(8001, help="port of the gRPC front end; 0 picks a free one")
     http_port: int = setting(8000, help="port of the HTTP front end; 0 picks a free one")
@@ -69,16 +80,18 @@ class ServeSettings:
             "max_queue_bytes",
             "max_request_bytes",
             "patience_seconds",
+            "repository_poll_secs",
         ):
             if getattr(self, name) <= 0:
                 raise InvalidInput(f"{name} must be positive, received {getattr(self, name)}")
         for name in ("engine_threads", "drain_seconds"):
             if getattr(self, name) < 0:
                 raise InvalidInput(f"{name} must not be negative, received {getattr(self, name)}")
-        for name in ("drain_seconds", "patience_seconds"):
+        for name in ("drain_seconds", "patience_seconds", "repository_poll_secs"):
             if not math.isfinite(getattr(self, name)):
                 raise InvalidInput(f"{name} must be finite, received {getattr(self, name)}")
         self._check_choices()
+        self._check_models()
         self._check_tls()
 
     def _check_choices(self) -> None:
@@ -87,6 +100,12 @@ class ServeSettings:
                 raise InvalidInput(
                     f"{name} must be {_or(choices)}, received {getattr(self, name)!r}"
                 )
+
+    def _check_models(self) -> None:
+        if self.load_model and self.model_control_mode != "explicit":
+            raise InvalidInput("load_model needs model_control_mode explicit")
+        if "*" in self.load_model and len(self.load_model) > 1:
+            raise InvalidInput(f"load_model * stands alone, received {list(self.load_model)}")
 
     def _check_tls(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -97,6 +116,7 @@ class ServeSettings:
 
 _CHOICES = {
     "front_end": ("direct", "grpcio"),
+    "model_control_mode": ("none", "poll", "explicit"),
     "overload_status": ("exhausted", "unavailable"),
     "execution_provider": ("auto", "cpu", "cuda", "tensorrt"),
 }

@@ -40,7 +40,7 @@ class Workers:
             thread.join()
 
     def _work(self) -> None:
-        _yield_to_event_loop()
+        yield_to_event_loop()
         while (call := self._calls.get()) is not None:
             call()
             del call  # while waiting for the next, the last one's tensors are not kept alive
@@ -88,7 +88,7 @@ class EngineBudget:
                 del self._waiting[first]  # it has nothing to run any more
 
 
-def _yield_to_event_loop() -> None:
+def yield_to_event_loop() -> None:
     """Let whoever reads requests go first where cores are short: refusing one must not wait."""
     with contextlib.suppress(OSError):  # it is a help, not a need
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

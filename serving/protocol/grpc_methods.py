@@ -14,6 +14,7 @@ from serving.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane
 from serving.protocol.grpc_codec import decode_request, encode_response
 from serving.protocol.grpc_health import health_methods
 from serving.protocol.grpc_method import AnyMethod, Method, StreamMethod, of_inference_service
+from serving.protocol.grpc_repository import repository_methods
 from serving.protocol.grpc_statistics import statistics_methods
 from serving.protocol.grpc_stream import StreamInference
 
@@ -23,6 +24,7 @@ def methods(dataplane: DataPlane) -> Mapping[str, AnyMethod]:
     return {
         **_inference_methods(dataplane),
         **of_inference_service(statistics_methods(dataplane)),
+        **of_inference_service(repository_methods(dataplane)),
         **health_methods(dataplane),
     }
 

@@ -9,6 +9,7 @@ from serving.dataplane import DataPlane
 from serving.protocol.http_inference import inference_routes
 from serving.protocol.http_known import KnownHttpRequests
 from serving.protocol.http_metadata import metadata_routes
+from serving.protocol.http_repository import repository_routes
 from serving.protocol.http_statistics import statistics_routes
 
 _MAX_PATH_CHARACTERS = 200  # of a path in an error text
@@ -21,6 +22,7 @@ def http_app(
     app = Starlette(
         routes=[
             *statistics_routes(dataplane),
+            *repository_routes(dataplane, max_request_bytes=max_request_bytes),
             *metadata_routes(dataplane),
             *inference_routes(dataplane, max_request_bytes=max_request_bytes, known=known),
         ],

@@ -16,6 +16,7 @@ from ridgeline.errors import (
     Unsupported,
 )
 from serving.batcher import EngineFault
+from serving.registry import LoadFault
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ STATUSES: tuple[tuple[type[Exception], grpc.StatusCode, HTTPStatus], ...] = (
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED, HTTPStatus.GATEWAY_TIMEOUT),
     (Unsupported, grpc.StatusCode.UNIMPLEMENTED, HTTPStatus.NOT_IMPLEMENTED),
     (CorruptData, grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (LoadFault, grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
     (EngineFault, grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 

@@ -254,12 +254,12 @@ def test_scalars_free_axes_empty_tensors_and_odd_names_are_served(gateway, proto
         (
             "garbage",
             {},
-            "UNAVAILABLE",
-            503,
-            "'garbage' version 1 is unavailable: ONNX Runtime cannot",
+            "NOT_FOUND",
+            404,
+            "'garbage' has no available versions: version 1 is unavailable: ONNX Runtime cannot",
         ),
-        ("mismatched", {}, "UNAVAILABLE", 503, "names the input 'q', but the graph has ['x']"),
-        ("foreign", {}, "UNAVAILABLE", 503, "the configuration asks for 'tensorrt'"),
+        ("mismatched", {}, "NOT_FOUND", 404, "names the input 'q', but the graph has ['x']"),
+        ("foreign", {}, "NOT_FOUND", 404, "the configuration asks for 'tensorrt'"),
         (
             "identity_FP32",
             {"z": np.zeros((1, 2), np.float32)},

@@ -17,6 +17,7 @@ class Door:
     open: bool = setting(False, help="whether one can pass")
     weight: float = setting(2.5, help="in kilograms")
     key: Path | None = setting(None, help="file with the key")
+    sign: tuple[str, ...] = setting((), help="a word on it; may be repeated")
 
 
 def load(*words, environ=None):
@@ -51,6 +52,14 @@ def test_the_environment_can_name_the_file(file):
 @pytest.mark.parametrize(("text", "value"), [("yes", True), ("0", False), ("TRUE", True)])
 def test_booleans_are_written_as_words(text, value):
     assert load("--open", text).open is value
+
+
+def test_a_list_is_a_repeated_flag_a_variable_with_commas_or_a_list_of_the_file(file):
+    assert load().sign == ()
+    assert load("--sign", "a,b", "--sign", "c").sign == ("a,b", "c")
+    assert load(environ={"RIDGELINE_DOOR_SIGN": "a,b"}).sign == ("a", "b")
+    file.write_text('[door]\nsign = ["x", "y"]')
+    assert load("--config", str(file)).sign == ("x", "y")
 
 
 def test_an_optional_path_is_a_path():
@@ -97,7 +106,10 @@ def test_a_variable_of_the_wrong_type_is_named():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[door]\nheight = 3", "unknown key 'height'; known are colour, key, open, weight, width"),
+        (
+            "[door]\nheight = 3",
+            "unknown key 'height'; known are colour, key, open, sign",
+        ),
         ('[door]\nwidth = "90"', "width must be a whole number, received '90'"),
         ("[door]\nwidth = true", "width must be a whole number, received True"),
         ("[door", "is not valid TOML"),

@@ -87,7 +87,7 @@ async def served(repository, models, settings):
         (ensemble(ONE).replace('platform: "ensemble"', ""), 'its platform must be "ensemble"'),
         (ensemble(ONE).replace('"plain"', '"nope"'), "ensemble 'e' depends on 'nope'"),
         (ensemble(ONE).replace("-1", "7"), "not available: .*'plain' version '7'"),
-        (ensemble(ONE).replace('"plain"', '"broken"'), "depends on 'broken' which has no loaded"),
+        (ensemble(ONE).replace('"plain"', '"broken"'), "'broken' has no available versions"),
         (ensemble(ONE).replace('"plain"', '"e"'), "depends on 'e' which has no loaded version"),
         (ensemble(ONE, batch=8), "allows maximum batch size 8, .* plain which only allows .* 4"),
         (ensemble(ONE).replace('"x"', '"q"'), "tensor a is mapping to non-existing input q"),

@@ -189,7 +189,7 @@ async def test_an_inference_is_answered_with_the_id_it_came_with(call):
     [
         (_request(model_name="nope"), grpc.StatusCode.NOT_FOUND, "unknown model: 'nope'"),
         (_request(model_version="2"), grpc.StatusCode.NOT_FOUND, "version '2' is not found"),
-        (_request(model_name="broken"), grpc.StatusCode.UNAVAILABLE, "'broken' version 1 is unav"),
+        (_request(model_name="broken"), grpc.StatusCode.NOT_FOUND, "'broken' has no available"),
         (
             service_pb2.ModelInferRequest(model_name="identity"),
             grpc.StatusCode.INVALID_ARGUMENT,

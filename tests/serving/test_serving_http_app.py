@@ -180,7 +180,7 @@ async def test_head_is_answered_where_get_is(client):
     [
         ("nope", _body([1, 2]), 404, "unknown model: 'nope' is not found"),
         ("identity/versions/9", _body([1, 2]), 404, "'identity' version '9' is not found"),
-        ("broken", _body([1, 2]), 503, "'broken' version 1 is unavailable: ONNX Runtime cannot"),
+        ("broken", _body([1, 2]), 404, "version 1 is unavailable: ONNX Runtime cannot"),
         ("identity", b"{", 400, "model 'identity': the request is not valid JSON"),
         ("identity", b"", 400, "not valid JSON"),
         ("identity", b"{}", 400, "expected 1 inputs but got 0 inputs for model 'identity'"),

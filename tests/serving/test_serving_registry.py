@@ -32,14 +32,14 @@ async def test_a_model_that_fails_to_load_says_why_and_does_not_stop_the_others(
     assert registry.loaded
     assert registry.find("good").version == "1"
     with pytest.raises(
-        Unavailable, match=r"'broken' version 1 is unavailable: ONNX Runtime cannot load"
+        NotFound, match=r"'broken' .*version 1 is unavailable: ONNX Runtime cannot load"
     ):
         registry.find("broken")
     with pytest.raises(
-        Unavailable, match=r"'misconfigured' is unavailable: .*not a valid model conf"
+        NotFound, match=r"'misconfigured' has no available versions: .*not a valid model conf"
     ):
         registry.find("misconfigured")
-    with pytest.raises(Unavailable, match=r"'hollow' is unavailable: .* holds no version"):
+    with pytest.raises(NotFound, match=r"'hollow' has no available versions: .* holds no version"):
         registry.find("hollow")
     assert sorted(registry.broken) == ["hollow", "misconfigured"]
     states = {served.name: served.state for served in registry}
@@ -57,7 +57,7 @@ async def test_a_fault_of_ours_makes_one_model_unavailable_and_is_logged(
     monkeypatch.setattr(registry_module, "load_version", fail)
     await registry.load()
 
-    with pytest.raises(Unavailable, match="'m' version 1 is unavailable: AssertionError"):
+    with pytest.raises(NotFound, match="version 1 is unavailable: AssertionError"):
         registry.find("m")
     assert "Traceback" in caplog.text
 

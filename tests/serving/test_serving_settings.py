@@ -32,9 +32,17 @@ def test_the_defaults_are_the_well_known_ports_on_the_loopback():
         ("drain_seconds", float("nan"), "drain_seconds must be finite, received nan"),
         ("drain_seconds", float("inf"), "drain_seconds must be finite, received inf"),
         ("execution_provider", "gpu", "must be auto, cpu, cuda or tensorrt, received 'gpu'"),
+        ("repository_poll_secs", 0, "repository_poll_secs must be positive, received 0"),
+        ("model_control_mode", "manual", "must be none, poll or explicit, received 'manual'"),
+        ("load_model", ("m",), "load_model needs model_control_mode explicit"),
         ("front_end", "nginx", "front_end must be direct or grpcio, received 'nginx'"),
     ],
 )
 def test_nonsense_is_refused(name, value, words):
     with pytest.raises(InvalidInput, match=words):
         ServeSettings(**{name: value})
+
+
+def test_the_star_that_loads_every_model_stands_alone():
+    with pytest.raises(InvalidInput, match=r"load_model \* stands alone, received \['\*', 'm'\]"):
+        ServeSettings(model_control_mode="explicit", load_model=("*", "m"))
