@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed-$(FLAVOUR)
 PACKAGES := ridgeline training export serving loadtest conformance
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format serve bench bench-peers measurement budget budget-proof triton conformance fuzz lock clean
+.PHONY: help install demo test lint format serve zoo bench bench-peers measurement budget budget-proof triton conformance fuzz lock clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,13 @@ serve: $(INSTALLED) ## Serve model_repository/ on 8001 (gRPC), 8000 (HTTP), 8002
 	    echo "model_repository/ is empty: training LeNet-5 first"; \
 	    $(BIN)/ridgeline train lenet5 && $(BIN)/ridgeline export artifacts/lenet5; }
 	$(BIN)/ridgeline serve
+
+zoo: $(INSTALLED) ## Train and export every recipe that has no artifact yet; goes on where it was stopped
+	@for recipe in training/recipes/*.toml; do \
+	    name=$$(basename $$recipe .toml); \
+	    [ -d artifacts/$$name/saved_model ] || $(BIN)/ridgeline train $$name || exit 1; \
+	    [ -d model_repository/$$name ] || $(BIN)/ridgeline export artifacts/$$name || exit 1; \
+	done
 
 bench: $(INSTALLED) ## Measure the gateway beside bare ONNX Runtime, as ratios within one run
 	$(BIN)/python -m loadtest.bench.closed_loop

@@ -1,11 +1,11 @@
 """What training hands over, artifacts/<model>/: files that the export stage reads.
 
     saved_model/     the network, signature `serving_default`, inputs and outputs by their names
-    evaluation.npz   the test set: an array per input name, and `label` (int64)
-    training.json    how it came to be: settings, seed, curve, accuracy, time, versions
+    evaluation.npz   the test set: an array per input name; of classification also `label` (int64)
+    training.json    how it came to be: settings, seed, curve, measures, time, versions
     curve.png        the learning curve
 
-Below the required accuracy only the last two are written: there is nothing to export then.
+Where a required figure is missed, only the last two are written: there is nothing to export then.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ import numpy as np
 import tensorflow as tf
 
 from ridgeline.errors import InvalidInput
+from training import tasks
 from training.datasets import Samples
 from training.fit import Outcome
 from training.picture import draw_curve
 from training.recipe import Recipe
 
-TASK = "classification"
 _PACKAGES = ("tensorflow", "keras", "numpy")
 
 
@@ -42,22 +42,22 @@ def write(outcome: Outcome, *, recipe: Recipe, output: Path) -> dict[str, Any]:
     artifact or none, never a mixture.
     """
     report = describe(outcome, recipe=recipe)
-    with _staging(output, model=recipe.model) as stage:
+    with _staging(output, model=recipe.artifact) as stage:
         new = stage / "new"
         new.mkdir()
         _write_json(new / "training.json", report)
         draw_curve(
             new / "curve.png",
             curve=outcome.curve,
-            title=f"{recipe.model}: {report['parameters']:,} parameters, seed {recipe.seed}",
+            title=_title(report),
             augmented=recipe.augmentation is not None,
             required_accuracy=recipe.required_accuracy,
-            test_accuracy=outcome.test_accuracy,
+            test_accuracy=report["test_accuracy"],
         )
         if report["reached"]:
             save_network(outcome.network, folder=new / "saved_model")
-            _save_evaluation(outcome.network, samples=outcome.test, path=new / "evaluation.npz")
-        place = output / recipe.model
+            _save_evaluation(outcome.test, recipe=recipe, path=new / "evaluation.npz")
+        place = output / recipe.artifact
         if place.exists():
             place.rename(stage / "old")
         new.rename(place)
@@ -65,21 +65,30 @@ def write(outcome: Outcome, *, recipe: Recipe, output: Path) -> dict[str, Any]:
 
 
 def describe(outcome: Outcome, *, recipe: Recipe) -> dict[str, Any]:
-    """The content of training.json; figures that are not finite become null."""
+    """The content of training.json; figures that are not finite become null.
+
+    `test_accuracy` and `required_accuracy` are null for tasks that have no accuracy; `measures` has
+    every figure on the test set, `required` its bounds.
+    """
+    accurate = "accuracy" in outcome.measures
     return {
-        "model": recipe.model,
-        "task": TASK,
+        "model": recipe.artifact,
+        "network": recipe.model,
+        "task": recipe.task,
         "recipe": asdict(recipe),
         "seed": recipe.seed,
         "curve": [_finite(asdict(point)) for point in outcome.curve],
-        "test_accuracy": outcome.test_accuracy,
-        "test_correct": outcome.test_correct,
+        "test_accuracy": outcome.test_accuracy if accurate else None,
+        "test_correct": outcome.test_correct if accurate else None,
         "test_samples": len(outcome.test),
         "required_accuracy": recipe.required_accuracy,
-        "reached": outcome.test_accuracy >= recipe.required_accuracy,
+        "measures": _finite(outcome.measures),
+        "required": recipe.bounds,
+        "reached": tasks.reached(dict(outcome.measures), bounds=recipe.bounds),
         "train_seconds": round(outcome.train_seconds, 3),
+        "train_flops_per_s": round(outcome.train_flops_per_s),
         "parameters": outcome.network.count_params(),
-        "labels": {name: list(outcome.classes) for name in outcome.network.output_names},
+        "labels": _labels(outcome),
         "packages": _versions(),
     }
 
@@ -92,6 +101,8 @@ def save_network(network: keras.Model, *, folder: Path) -> None:
 
     def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         answer = network(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
+        if isinstance(answer, dict):
+            return answer
         answers = answer if isinstance(answer, list) else [answer]
         return dict(zip(network.output_names, answers, strict=True))
 
@@ -114,9 +125,35 @@ def check_writable(output: Path) -> None:
         raise InvalidInput(f"{output} cannot hold artifacts: no permission to write into it")
 
 
-def _save_evaluation(network: keras.Model, *, samples: Samples, path: Path) -> None:
-    [name] = (tensor.name for tensor in network.inputs)
-    arrays: dict[str, Any] = {name: samples.inputs, "label": samples.labels}
+def _title(report: Mapping[str, Any]) -> str:
+    """What the network is, and what the test set showed."""
+    measures = ", ".join(
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in report["measures"].items()
+        if value is not None
+    )
+    return (
+        f"{report['model']}: {report['parameters']:,} parameters, seed {report['seed']}; {measures}"
+    )
+
+
+def _labels(outcome: Outcome) -> dict[str, list[str]]:
+    """The class names of each output that has a number for each class."""
+    answer = outcome.network.output
+    named = (
+        answer
+        if isinstance(answer, dict)
+        else dict(zip(outcome.network.output_names, outcome.network.outputs, strict=True))
+    )
+    classes = list(outcome.classes)
+    return {name: classes for name, tensor in named.items() if tensor.shape[1:] == (len(classes),)}
+
+
+def _save_evaluation(samples: Samples, *, recipe: Recipe, path: Path) -> None:
+    """The test set as a client sends it, with labels where each sample has one number."""
+    arrays: dict[str, Any] = tasks.find(recipe.task).served_inputs(samples)
+    if recipe.task == "classification":
+        arrays["label"] = samples.labels
     np.savez_compressed(path, **arrays)
 
 
@@ -143,8 +180,11 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+def _finite(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {
+        name: value if value is None or math.isfinite(value) else None
+        for name, value in figures.items()
+    }
 
 
 def _versions() -> dict[str, str]:

@@ -1,20 +1,25 @@
 """The loop: one training run from a recipe, top to bottom."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ridgeline.errors import InvalidInput
-from training import datasets, zoo
-from training.datasets import DataSet, Samples
-from training.recipe import Augmentation, Optimizer, Recipe
+from training import checkpoint, datasets, multiply_adds, tasks, zoo
+from training.augmentation import augmentation_layers, mix_up
+from training.checkpoint import Checkpoint, State
+from training.datasets import Samples
+from training.recipe import Recipe
+from training.schedule import make_optimizer
 
 _EVALUATION_BATCH_SIZE = 1000
+_LARGEST_EVALUATION = 4_000_000  # numbers in a batch: larger samples are evaluated in fewer
 
 
 @dataclass(frozen=True)
@@ -22,29 +27,35 @@ class Epoch:
     """One point of the learning curve.
 
     `loss` and `accuracy` are means over the epoch's batches, as the network saw them (augmented,
-    and while it still learned); `val_loss` and `val_accuracy` those of the network after it.
-    `learning_rate` is that which the schedule has come to at its end.
+    and while it still learned); `val_loss` and `val_accuracy` those of the network after it; tasks
+    without such a figure have no accuracy. `learning_rate` is that which the schedule has come to.
     """
 
     epoch: int
     loss: float
-    accuracy: float
     val_loss: float
-    val_accuracy: float
     learning_rate: float
     seconds: float
+    accuracy: float | None = None
+    val_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained network, how it got there, and how many of the test samples it classes rightly."""
+    """A trained network as it is served, how it got there, and what the test set shows of it."""
 
     network: keras.Model
     curve: tuple[Epoch, ...]
     train_seconds: float
+    train_flops_per_s: float
     test: Samples
-    test_correct: int
+    measures: Mapping[str, float]
     classes: tuple[str, ...]
+
+    @property
+    def test_correct(self) -> int:
+        """How many test samples are classed rightly; 0 where the task has no accuracy."""
+        return round(self.measures.get("accuracy", 0.0) * len(self.test))
 
     @property
     def test_accuracy(self) -> float:
@@ -52,15 +63,38 @@ class Outcome:
         return self.test_correct / len(self.test)
 
 
-def fit(recipe: Recipe, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
+@dataclass(frozen=True)
+class Progress:
+    """What watches a run is told after each step: how far it is, how fast."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    flops_per_s: float
+    last: Epoch | None
+
+
+Watcher = Callable[[Progress], object]
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    watch: Watcher = lambda _progress: None,
+    kept: Checkpoint | None = None,
+    logs: Path | None = None,
+) -> Outcome:
     """Train the recipe's network. The same recipe gives the same weights on the same machine.
 
-    `callbacks` watch, to show progress. A run that diverges ends early, with an accuracy of
-    next to nothing. Raises CorruptData, and InvalidInput where network and data do not fit.
+    `watch` is told of each step. With `kept`, the run goes on where a killed one of the same recipe
+    ended its last epoch, with the same result as without the kill; `logs` receives the curve for
+    TensorBoard. A run that diverges ends early. Raises CorruptData, and InvalidInput where network
+    and data do not fit.
     """
     keras.utils.set_random_seed(recipe.seed)
     tf.config.experimental.enable_op_determinism()
-
+    task = tasks.find(recipe.task)
     data = datasets.load(recipe.dataset)
     training, validation = datasets.split(
         data.training,
@@ -68,106 +102,214 @@ def fit(recipe: Recipe, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -
         training_samples=recipe.training_samples,
         seed=recipe.seed,
     )
-    network = zoo.build(recipe.model)
-    check_fits(network, data=data)
-
-    # Augmentation is wrapped around the network, so that what is exported is the network alone.
-    learner = keras.Sequential([*augmentation_layers(recipe.augmentation), network])
-    steps = recipe.epochs * -(-len(training) // recipe.batch_size)
-    learner.compile(
-        optimizer=make_optimizer(recipe.optimizer, steps=steps),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
-    curve = CurveRecorder()
-    start_ns = time.monotonic_ns()
-    learner.fit(
-        training.inputs,
-        training.labels,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        validation_data=(validation.inputs, validation.labels),
-        validation_batch_size=_EVALUATION_BATCH_SIZE,
-        callbacks=[curve, keras.callbacks.TerminateOnNaN(), *callbacks],
-        verbose=0,
-    )
-    train_seconds = (time.monotonic_ns() - start_ns) / 1e9
+    with precision(recipe.precision):
+        network = zoo.build(recipe.model)
+        task.check_fits(network, data=data)
+        run = _Run(recipe, task=task, network=network, training=training, classes=data.classes)
+        state = run.go(validation, watch=watch, kept=kept, logs=logs)
+    if recipe.precision != "float32":
+        network = _in_float32(recipe, trained=network)
 
     # The one look at the test set: no choice above depends on it.
+    served = task.served(network)
+    served.name = recipe.artifact
+    samples = len(training) * len(state.curve)
     return Outcome(
-        network=network,
-        curve=tuple(curve.epochs),
-        train_seconds=train_seconds,
+        network=served,
+        curve=tuple(Epoch(**point) for point in state.curve),
+        train_seconds=state.seconds,
+        train_flops_per_s=run.step_flops * samples / max(state.seconds, 1e-9),
         test=data.test,
-        test_correct=count_correct(network, samples=data.test),
+        measures=task.measure(served, test=data.test),
         classes=data.classes,
     )
 
 
-def check_fits(network: keras.Model, *, data: DataSet) -> None:
-    """Refuse a network whose input or output is not that of the data. Raises InvalidInput."""
-    sample, classes = data.training.inputs.shape[1:], len(data.classes)
-    if network.input_shape[1:] != sample or network.output_shape[1:] != (classes,):
-        raise InvalidInput(
-            f"network {network.name!r} takes {network.input_shape[1:]} and answers "
-            f"{network.output_shape[1:]}, but the data set has samples of {sample} "
-            f"in {classes} classes"
+class _Run:
+    """The learner with its data: makes epochs, and can be put back to the end of any of them."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        task: tasks.Task,
+        network: keras.Model,
+        training: Samples,
+        classes: Sequence[str],
+    ) -> None:
+        self._recipe, self._training = recipe, training
+        self._mixed = recipe.augmentation is not None and recipe.augmentation.mix_up > 0
+        self._classes = len(classes)
+        self._steps = -(-len(training) // recipe.batch_size)
+        layers = augmentation_layers(recipe.augmentation)
+        # Augmentation is wrapped around the network, so that what is exported is the network alone.
+        learner = task.learner(network)
+        self._learner = keras.Sequential([*layers, learner]) if layers else learner
+        self._learner.compile(
+            optimizer=make_optimizer(
+                recipe.optimizer, steps=recipe.epochs * self._steps, steps_per_epoch=self._steps
+            ),
+            loss=task.loss(),
+            metrics=task.metrics(),
+        )
+        self._learner.optimizer.build(self._learner.trainable_variables)
+        # Gradients of inputs and weights cost as much as the pass itself, each.
+        self.step_flops = 2 * multiply_adds.FORWARD_AND_BACKWARD * multiply_adds.of(learner)
+        self._inputs = tf.constant(training.inputs)
+        self._labels = tf.constant(self._shares(training.labels))
+
+    def go(
+        self,
+        validation: Samples,
+        *,
+        watch: Watcher,
+        kept: Checkpoint | None,
+        logs: Path | None,
+    ) -> State:
+        """All epochs, from the checkpoint on where there is one; the weights are then the best."""
+        state = kept.read() if kept else None
+        if state:
+            checkpoint.restore(self._variables, values=state.variables)
+        state = state or State(variables=[], best=[], curve=[], seconds=0.0)
+        curve, best = [Epoch(**point) for point in state.curve], state.best
+        seconds = state.seconds
+        while len(curve) < self._recipe.epochs and not self._is_over(curve):
+            start_ns = time.monotonic_ns()
+            curve.append(self._epoch(curve, validation=validation, watch=watch))
+            seconds += (time.monotonic_ns() - start_ns) / 1e9
+            if self._recipe.patience and curve[-1].val_loss <= min(p.val_loss for p in curve):
+                best = checkpoint.snapshot(self._learner.variables)
+            points = [asdict(point) for point in curve]
+            state = State(checkpoint.snapshot(self._variables), best, points, seconds)
+            write_logs(logs, point=curve[-1])
+            if kept:
+                kept.write(state)
+        if best:
+            checkpoint.restore(self._learner.variables, values=best)
+        return state
+
+    @property
+    def _variables(self) -> list[Any]:
+        """Weights, averages, the states of the random generators, those of the optimizer."""
+        return [*self._learner.variables, *self._learner.optimizer.variables]
+
+    def _is_over(self, curve: Sequence[Epoch]) -> bool:
+        """Whether the run diverged, or has been without progress for as long as it may."""
+        if not curve:
+            return False
+        losses = [point.val_loss for point in curve]
+        stale = len(losses) - 1 - int(np.argmin(losses))
+        diverged = not np.isfinite(curve[-1].loss)
+        return diverged or (self._recipe.patience is not None and stale >= self._recipe.patience)
+
+    def _epoch(self, curve: Sequence[Epoch], *, validation: Samples, watch: Watcher) -> Epoch:
+        epoch, start_ns = len(curve), time.monotonic_ns()
+        teller = _Teller(self, watch=watch, curve=curve)
+        learner = self._learner
+        history = learner.fit(
+            self._batches(epoch),
+            epochs=epoch + 1,
+            initial_epoch=epoch,
+            shuffle=False,  # the order is drawn above
+            callbacks=[teller, keras.callbacks.TerminateOnNaN()],
+            verbose=0,
+        ).history
+        figures = {name: float(values[-1]) for name, values in history.items()}
+        found = learner.evaluate(
+            validation.inputs,
+            self._shares(validation.labels),
+            batch_size=evaluation_batch(validation),
+            verbose=0,
+            return_dict=True,
+        )
+        return Epoch(
+            epoch=epoch + 1,
+            learning_rate=float(learner.optimizer.learning_rate),
+            seconds=(time.monotonic_ns() - start_ns) / 1e9,
+            **{name: figures[name] for name in ("loss", "accuracy") if name in figures},
+            **{f"val_{name}": float(value) for name, value in found.items()},
+        )
+
+    def _batches(self, epoch: int) -> tf.data.Dataset:
+        """The epoch's batches, in an order that the seed and the epoch alone decide."""
+        recipe = self._recipe
+        order = np.random.default_rng([recipe.seed, epoch]).permutation(len(self._training))
+        places = tf.data.Dataset.from_tensor_slices(order).batch(recipe.batch_size).enumerate()
+
+        def gathered(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            inputs, labels = tf.gather(self._inputs, chosen), tf.gather(self._labels, chosen)
+            if recipe.augmentation is None or not self._mixed:
+                return inputs, labels
+            seed = tf.stack([tf.constant(recipe.seed % 2**31, tf.int64), epoch * 2**20 + step])
+            return mix_up(inputs, labels, most=recipe.augmentation.mix_up, seed=seed)
+
+        return places.map(gathered).prefetch(2)
+
+    def _shares(self, labels: Any) -> Any:
+        """Numbers of labels as shares of each, where images are mixed."""
+        return np.eye(self._classes, dtype=np.float32)[labels] if self._mixed else labels
+
+    def told(self, step: int, *, curve: Sequence[Epoch], elapsed_ns: int) -> Progress:
+        """Where the run stands after that many steps of the epoch."""
+        samples = min(step * self._recipe.batch_size, len(self._training))
+        return Progress(
+            epoch=len(curve) + 1,
+            epochs=self._recipe.epochs,
+            step=step,
+            steps=self._steps,
+            flops_per_s=samples * self.step_flops / max(elapsed_ns / 1e9, 1e-9),
+            last=curve[-1] if curve else None,
         )
 
 
-def make_optimizer(settings: Optimizer, *, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer, with its learning rate on half a cosine over `steps` steps."""
-    schedule = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate,
-        decay_steps=steps,
-        alpha=settings.final_learning_rate / settings.learning_rate,
-    )
-    if settings.name == "adam":
-        return keras.optimizers.Adam(schedule)
-    return keras.optimizers.SGD(schedule, momentum=settings.momentum)
+class _Teller(keras.callbacks.Callback):  # type: ignore[misc]  # keras publishes no types
+    """Tells the watcher of each step."""
 
-
-def augmentation_layers(bounds: Augmentation | None) -> list[keras.Layer]:
-    """Layers that change an image at random while training, and let it pass otherwise."""
-    if bounds is None:
-        return []
-    blank: dict[str, Any] = {"fill_mode": "constant", "fill_value": 0.0}  # MNIST's background
-    turn = bounds.rotation_degrees / 360
-    layers: list[tuple[float, Callable[[], keras.Layer]]] = [
-        (bounds.shift, lambda: keras.layers.RandomTranslation(bounds.shift, bounds.shift, **blank)),
-        (turn, lambda: keras.layers.RandomRotation(turn, **blank)),
-        (bounds.zoom, lambda: keras.layers.RandomZoom(bounds.zoom, **blank)),
-    ]
-    return [make() for bound, make in layers if bound > 0]
-
-
-def count_correct(network: keras.Model, *, samples: Samples) -> int:
-    """How many samples the network classes rightly; an answer that is not finite is wrong."""
-    answers = network.predict(samples.inputs, batch_size=_EVALUATION_BATCH_SIZE, verbose=0)
-    right = np.isfinite(answers).all(axis=1) & (answers.argmax(axis=1) == samples.labels)
-    return int(right.sum())
-
-
-class CurveRecorder(keras.callbacks.Callback):  # type: ignore[misc]  # keras publishes no types
-    """Keeps one `Epoch` for each that ends."""
-
-    def __init__(self) -> None:
+    def __init__(self, run: _Run, *, watch: Watcher, curve: Sequence[Epoch]) -> None:
         super().__init__()
-        self.epochs: list[Epoch] = []
-        self._start_ns = 0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        """Start the clock."""
+        self._run, self._watch, self._curve = run, watch, curve
         self._start_ns = time.monotonic_ns()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Keep the epoch's figures; keras counts epochs from 0."""
-        figures = {name: float(value) for name, value in (logs or {}).items()}
-        self.epochs.append(
-            Epoch(
-                epoch=epoch + 1,
-                learning_rate=float(self.model.optimizer.learning_rate),
-                seconds=(time.monotonic_ns() - self._start_ns) / 1e9,
-                **figures,
-            )
-        )
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Keras counts batches from 0."""
+        elapsed_ns = time.monotonic_ns() - self._start_ns
+        self._watch(self._run.told(batch + 1, curve=self._curve, elapsed_ns=elapsed_ns))
+
+
+def evaluation_batch(samples: Samples) -> int:
+    """How many samples to evaluate at once."""
+    size = max(1, int(np.prod(samples.inputs.shape[1:])))
+    return max(1, min(_EVALUATION_BATCH_SIZE, _LARGEST_EVALUATION // size))
+
+
+def write_logs(folder: Path | None, *, point: Epoch) -> None:
+    """Append a point of the curve to the folder, for TensorBoard."""
+    if folder is None:
+        return
+    summary = tf.compat.v1.Summary  # tf.summary.scalar would need TensorBoard itself
+    values = [
+        summary.Value(tag=name, simple_value=value)
+        for name, value in asdict(point).items()
+        if name != "epoch" and value is not None
+    ]
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        encoded = summary(value=values).SerializeToString()
+        tf.summary.experimental.write_raw_pb(encoded, step=point.epoch)
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Compute in this precision meanwhile; weights stay float32 (Micikevicius and others, 2018)."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _in_float32(recipe: Recipe, *, trained: keras.Model) -> keras.Model:
+    """The network anew, computing in float32, with the trained weights."""
+    network = zoo.build(recipe.model)
+    network.set_weights(trained.get_weights())
+    return network

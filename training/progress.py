@@ -1,33 +1,38 @@
 """The progress of a training run, on standard error: a bar for people, a log line per epoch."""
 
 import logging
-from typing import Any
 
-import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ridgeline import fingerprint, hardware
+from ridgeline.errors import RidgelineError
+from training import fit
+
 _log = logging.getLogger(__name__)
+_EVERY = 20  # steps: a bar that is drawn more often costs small networks time
 
 
-class ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]  # keras publishes no types
+class ProgressBar:
     """One bar over the steps of the whole run; use it as a context manager around the run.
 
-    Standard output stays untouched, it belongs to the result. Where standard error is no terminal,
-    rich draws the bar once, at the end.
+    It shows the time left, and the achieved FLOP/s, as a share of the measured peak where
+    `ridgeline hardware` has measured it. Standard output stays untouched, it belongs to the result.
+    Where standard error is no terminal, rich draws the bar once, at the end.
     """
 
     def __init__(self, title: str) -> None:
-        super().__init__()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("epoch {task.fields[epoch]}"),
             TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._task = self._bar.add_task(title, total=None, epoch="", figures="")
+        self._task = self._bar.add_task(title, total=None, epoch="", figures="", speed="")
+        self._peak_flops_per_s = known_peak()
 
     def __enter__(self) -> "ProgressBar":
         self._bar.start()
@@ -36,17 +41,41 @@ class ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]  # keras publ
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Show which epoch runs."""
-        epochs, steps = self.params["epochs"], self.params["steps"]
-        self._bar.update(self._task, total=epochs * steps, epoch=f"{epoch + 1}/{epochs}")
+    def __call__(self, progress: fit.Progress) -> None:
+        """Move the bar; at the first step after an epoch, log that epoch's figures."""
+        if progress.step == 1 and progress.last:
+            _log.info(
+                "epoch %d of %d: %s", progress.last.epoch, progress.epochs, figures(progress.last)
+            )
+        if progress.step % _EVERY == 0 or progress.step in (1, progress.steps):
+            self._bar.update(
+                self._task,
+                total=progress.epochs * progress.steps,
+                completed=(progress.epoch - 1) * progress.steps + progress.step,
+                epoch=f"{progress.epoch}/{progress.epochs}",
+                figures=figures(progress.last) if progress.last else "",
+                speed=speed(progress.flops_per_s, peak_flops_per_s=self._peak_flops_per_s),
+            )
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Move the bar by a step."""
-        self._bar.advance(self._task)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Show and log the epoch's accuracy."""
-        figures = f"validation accuracy {(logs or {}).get('val_accuracy', 0.0):.2%}"
-        self._bar.update(self._task, figures=figures)
-        _log.info("epoch %d of %d: %s", epoch + 1, self.params["epochs"], figures)
+def figures(point: fit.Epoch) -> str:
+    """What an epoch is judged by: validation accuracy, or validation loss where there is none."""
+    if point.val_accuracy is not None:
+        return f"validation accuracy {point.val_accuracy:.2%}"
+    return f"validation loss {point.val_loss:.4f}"
+
+
+def speed(flops_per_s: float, *, peak_flops_per_s: float | None) -> str:
+    """Floating-point operations each second, and their share of the machine's peak."""
+    share = f", {flops_per_s / peak_flops_per_s:.0%} of peak" if peak_flops_per_s else ""
+    return f"{flops_per_s / 1e9:.1f} GFLOP/s{share}"
+
+
+def known_peak() -> float | None:
+    """The measured peak of this machine; None where nobody has measured it yet."""
+    try:
+        return hardware.read(
+            hardware.cache_path(fingerprint.current_fingerprint())
+        ).peak_flops_per_s
+    except (RidgelineError, OSError):
+        return None

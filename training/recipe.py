@@ -1,15 +1,17 @@
 """Recipes: one training run each, in TOML, with the accuracy that it must reach."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ridgeline.errors import InvalidInput, NotFound
 from ridgeline.settings import from_table, read_toml
-from training import datasets, zoo
+from training import datasets, tasks, zoo
 
 FOLDER = Path(__file__).parent / "recipes"
 OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("cosine", "steps", "constant")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _MOMENTUM = 0.9  # of SGD where the recipe gives none
 LARGEST_SEED = 2**32 - 1  # numpy's legacy generator, which keras seeds too, takes no more
 
@@ -18,14 +20,22 @@ LARGEST_SEED = 2**32 - 1  # numpy's legacy generator, which keras seeds too, tak
 class Optimizer:
     """`[optimizer]`: mini-batch SGD with momentum, or Adam.
 
-    The learning rate falls from `learning_rate` to `final_learning_rate` along half a cosine, step
-    by step over the whole run (Loshchilov, Hutter: SGDR, 2017, without restarts).
+    The learning rate rises in a straight line over the first `warm_up_epochs`, then follows its
+    `schedule`, step by step over the rest of the run: `cosine` falls to `final_learning_rate` along
+    half a cosine (Loshchilov, Hutter: SGDR, 2017, without restarts), `steps` divides it by ten
+    after half and after three quarters, `constant` leaves it. `weight_decay` shrinks kernels, not
+    biases, by that share of the learning rate in each step (Loshchilov, Hutter: Decoupled Weight
+    Decay Regularization, 2019). `clip_norm` bounds the length of the whole gradient.
     """
 
     learning_rate: float
     name: str = "sgd"
     final_learning_rate: float = 0.0
     momentum: float | None = None
+    schedule: str = "cosine"
+    warm_up_epochs: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         rate, last = self.learning_rate, self.final_learning_rate
@@ -42,11 +52,32 @@ class Optimizer:
         if self.name == "sgd" and self.momentum is None:
             object.__setattr__(self, "momentum", _MOMENTUM)  # so that training.json records it
         fits = self.momentum is None if self.name == "adam" else 0 <= (self.momentum or 0.0) < 1
+        self._check_extras()
         _require(
             fits,
             key="optimizer.momentum",
             expected="in [0, 1) for sgd and left out for adam, which has its own",
             received=self.momentum,
+        )
+
+    def _check_extras(self) -> None:
+        _one_of(SCHEDULES, key="optimizer.schedule", received=self.schedule)
+        _require(
+            self.final_learning_rate == 0 or self.schedule == "cosine",
+            key="optimizer.final_learning_rate",
+            expected=f"left out for the schedule {self.schedule!r}",
+            received=self.final_learning_rate,
+        )
+        for key in ("warm_up_epochs", "weight_decay"):
+            value = getattr(self, key)
+            _require(
+                0 <= value < 1000, key=f"optimizer.{key}", expected="0 or more", received=value
+            )
+        _require(
+            self.clip_norm is None or 0 < self.clip_norm < 1e6,
+            key="optimizer.clip_norm",
+            expected="positive",
+            received=self.clip_norm,
         )
 
 
@@ -57,9 +88,12 @@ class Augmentation:
     shift: float = 0.0  # share of the image's side, up or down and left or right
     rotation_degrees: float = 0.0  # either way
     zoom: float = 0.0  # share of the image's side, in or out
+    flip: bool = False  # left to right, half of the images; not for digits
+    cut_out: float = 0.0  # share of the image's side: a square of that side becomes background
+    mix_up: float = 0.0  # each image takes up to this share of another one, and of its label
 
     def __post_init__(self) -> None:
-        bounds = {"shift": 0.5, "rotation_degrees": 180, "zoom": 0.5}
+        bounds = {"shift": 0.5, "rotation_degrees": 180, "zoom": 0.5, "cut_out": 0.9, "mix_up": 0.5}
         for key, most in bounds.items():
             value = getattr(self, key)
             _require(
@@ -71,12 +105,38 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Required:
+    """`[required]`: bounds on the test set for what is not accuracy; see `training.tasks`."""
+
+    mean_iou: float | None = None  # at least: overlap of boxes or masks
+    mean_average_precision: float | None = None  # at least, at an overlap of one half
+    exact: float | None = None  # at least: share of sequences without any fault
+    excess_entropy: float | None = None  # at most: cross-entropy over the least possible, less one
+    word_error: float | None = None  # at most: faults for each word
+
+    def __post_init__(self) -> None:
+        for key, value in asdict(self).items():
+            _require(
+                value is None or 0 < value <= 1,
+                key=f"required.{key}",
+                expected="in (0, 1]",
+                received=value,
+            )
+
+    def bounds(self) -> dict[str, float]:
+        """Those that were given, by name."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One run: everything that decides what comes out of it.
 
-    `required_accuracy` is that on the test set, in (0, 1]; below it nothing can be exported.
-    `validation_samples` are taken out of the training set and steer no step; `training_samples`
-    caps what is left of it, for quick trials.
+    `required_accuracy` and `required` bound the figures on the test set; where one is missed,
+    nothing can be exported. `validation_samples` are taken out of the training set and steer no
+    step, except that with `patience` the run ends after that many epochs without a lower validation
+    loss, with the weights of the best one. `training_samples` caps what is left of the training
+    set, for quick trials. `minutes` is how long the run took when it was last measured.
     """
 
     description: str
@@ -86,29 +146,63 @@ class Recipe:
     batch_size: int
     seed: int
     validation_samples: int
-    required_accuracy: float
     optimizer: Optimizer
+    task: str = "classification"
+    name: str | None = None  # of the artifact, where it is not the model's
+    required_accuracy: float | None = None
+    required: Required = field(default_factory=Required)
     augmentation: Augmentation | None = None
     training_samples: int | None = None
+    patience: int | None = None
+    precision: str = "float32"
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
-        _one_of(zoo.names(), key="model", received=self.model)
+        if not zoo.knows(self.model):
+            _one_of(zoo.names(), key="model", received=self.model)
         _one_of(datasets.names(), key="dataset", received=self.dataset)
+        _one_of(tasks.names(), key="task", received=self.task)
+        _one_of(PRECISIONS, key="precision", received=self.precision)
         _require(
             0 <= self.seed <= LARGEST_SEED,
             key="seed",
             expected=f"in [0, {LARGEST_SEED}]",
             received=self.seed,
         )
+        accuracy = self.required_accuracy
         _require(
-            0 < self.required_accuracy <= 1,
+            accuracy is None or 0 < accuracy <= 1,
             key="required_accuracy",
             expected="in (0, 1]",
-            received=self.required_accuracy,
+            received=accuracy,
         )
-        for key in ("epochs", "batch_size", "validation_samples", "training_samples"):
+        self._check_counts()
+        _require(
+            bool(self.bounds),
+            key="required_accuracy or [required]",
+            expected="given: a recipe promises something",
+            received=None,
+        )
+
+    def _check_counts(self) -> None:
+        for key in ("batch_size", "validation_samples", "training_samples", "patience"):
             value = getattr(self, key)
             _require(value is None or value >= 1, key=key, expected="at least 1", received=value)
+        least = 0 if self.task == "filtering" else 1  # nothing is learned there
+        _require(
+            self.epochs >= least, key="epochs", expected=f"at least {least}", received=self.epochs
+        )
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """What the test set must show, by the name of the measure."""
+        accuracy = {} if self.required_accuracy is None else {"accuracy": self.required_accuracy}
+        return {**accuracy, **self.required.bounds()}
+
+    @property
+    def artifact(self) -> str:
+        """The name of the artifact's folder, under which the model is published."""
+        return self.name or self.model
 
 
 def shipped() -> dict[str, Path]:

@@ -47,7 +47,7 @@ def recipe() -> Callable[..., Recipe]:
     def make(**fields: Any) -> Recipe:
         quick = Recipe(
             description="a quick run",
-            model="perceptron",
+            model="mlp",
             dataset="mnist",
             epochs=2,
             batch_size=50,

@@ -122,7 +122,9 @@ def test_a_curve_that_diverged_is_written_with_nulls_and_drawn(
 ) -> None:
     nan = float("nan")
     lost = replace(outcome.curve[0], loss=nan, val_loss=nan)
-    artifact.write(replace(outcome, curve=(lost,), test_correct=0), recipe=run, output=tmp_path)
+    artifact.write(
+        replace(outcome, curve=(lost,), measures={"accuracy": 0.0}), recipe=run, output=tmp_path
+    )
     text = (tmp_path / "lenet5" / "training.json").read_text(encoding="utf-8")
     assert json.loads(text)["curve"][0]["loss"] is None
     assert files(tmp_path / "lenet5") == {"training.json", "curve.png"}

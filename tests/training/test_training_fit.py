@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,9 +14,13 @@ from hypothesis import strategies as st
 
 from ridgeline.errors import InvalidInput
 from training import datasets
+from training.augmentation import augmentation_layers, mix_up
+from training.checkpoint import Checkpoint
 from training.datasets import DataSet, Samples
-from training.fit import augmentation_layers, check_fits, count_correct, fit, make_optimizer
+from training.fit import Progress, evaluation_batch, fit
 from training.recipe import Augmentation, Optimizer, Recipe
+from training.schedule import Schedule, make_optimizer
+from training.tasks.classification import check_fits, count_correct
 
 Make = Callable[..., Recipe]
 
@@ -33,7 +38,7 @@ def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 @pytest.mark.parametrize(
     ("model", "augmentation"),
     [
-        ("perceptron", None),
+        ("mlp", None),
         ("lenet5", Augmentation(shift=0.05, rotation_degrees=5, zoom=0.05)),
     ],
 )
@@ -115,7 +120,14 @@ def test_augmentation_changes_images_in_training_only() -> None:
     keras.utils.set_random_seed(1)
     images = np.zeros((4, 32, 32, 1), np.float32)
     images[:, 12:20, 12:20] = 1
-    for bounds in ({"shift": 0.2}, {"rotation_degrees": 40.0}, {"zoom": 0.4}):
+    images[:, 12:20, 12:14] = 0.5  # not the same from the left and from the right
+    for bounds in (
+        {"shift": 0.2},
+        {"rotation_degrees": 40.0},
+        {"zoom": 0.4},
+        {"flip": True},
+        {"cut_out": 0.6},
+    ):
         [layer] = augmentation_layers(Augmentation(**bounds))
         assert not np.array_equal(np.asarray(layer(images, training=True)), images)
         assert np.array_equal(np.asarray(layer(images, training=False)), images)
@@ -148,6 +160,114 @@ def test_an_answer_that_is_not_finite_is_a_wrong_one() -> None:
 
 def test_a_network_for_other_data_is_refused_with_both_shapes(few_digits: DataSet) -> None:
     image = keras.Input((28, 28, 1), name="image")
-    network = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(image)))
+    flat = keras.layers.Flatten()(image)
+    network = keras.Model(image, keras.layers.Dense(10, name="probabilities")(flat))
     with pytest.raises(InvalidInput, match=r"takes \(28, 28, 1\).*samples of \(32, 32, 1\)"):
         check_fits(network, data=few_digits)
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("patience", [None, 3])
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(
+    recipe: Make, tmp_path: Path, patience: int | None
+) -> None:
+    run = recipe(
+        model="lenet5",
+        epochs=4,
+        training_samples=200,
+        patience=patience,
+        augmentation=Augmentation(shift=0.05, cut_out=0.2, mix_up=0.3),
+        optimizer=Optimizer(learning_rate=0.05, warm_up_epochs=1.5, weight_decay=1e-3),
+    )
+    whole = fit(run)
+    kept = Checkpoint(tmp_path, recipe=run)
+
+    def kill(progress: Progress) -> None:
+        if (progress.epoch, progress.step) == (3, 2):
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(run, watch=kill, kept=kept)
+    told: list[Progress] = []
+    again = fit(run, watch=told.append, kept=kept)
+    assert (told[0].epoch, told[0].step) == (3, 1)
+    assert same(weights(whole.network), weights(again.network))
+    assert [point.loss for point in again.curve] == [point.loss for point in whole.curve]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_without_progress_ends_early_with_its_best_weights(recipe: Make) -> None:
+    settings = Optimizer(learning_rate=3.0, schedule="constant")
+    outcome = fit(recipe(epochs=30, patience=2, training_samples=300, optimizer=settings))
+    losses = [point.val_loss for point in outcome.curve]
+    assert len(losses) < 30
+    assert min(losses) == losses[-3]
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_in_mixed_precision_the_network_learns_and_is_served_in_float32(
+    recipe: Make, precision: str
+) -> None:
+    outcome = fit(recipe(model="lenet5", precision=precision, epochs=3))
+    assert outcome.test_accuracy > 0.5
+    assert keras.config.dtype_policy().name == "float32"
+    assert {layer.compute_dtype for layer in outcome.network.layers} == {"float32"}
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_the_curve_is_logged_for_tensorboard(recipe: Make, tmp_path: Path) -> None:
+    fit(recipe(epochs=1, training_samples=100), logs=tmp_path)
+    [events] = tmp_path.iterdir()
+    assert b"val_accuracy" in events.read_bytes()
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_the_watcher_is_told_of_every_step_and_of_the_speed(recipe: Make) -> None:
+    told: list[Progress] = []
+    fit(recipe(epochs=2, training_samples=120), watch=told.append)
+    assert [(one.epoch, one.step) for one in told] == [(e, s) for e in (1, 2) for s in (1, 2, 3)]
+    assert all(one.flops_per_s > 0 for one in told)
+    assert told[0].last is None
+    assert told[-1].last is not None
+
+
+def test_warm_up_rises_in_a_line_and_steps_fall_by_tens() -> None:
+    settings = Optimizer(learning_rate=0.8, schedule="steps", warm_up_epochs=1)
+    optimizer = make_optimizer(settings, steps=44, steps_per_epoch=4)
+    schedule = Schedule(settings, steps=44, warm_up_steps=4)
+    rates = [float(schedule(step)) for step in range(44)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[4:24] == pytest.approx([0.8] * 20)
+    assert rates[24:34] == pytest.approx([0.08] * 10)
+    assert rates[34:] == pytest.approx([0.008] * 10)
+    assert float(optimizer.learning_rate) == pytest.approx(0.2)
+
+
+def test_weight_decay_shrinks_kernels_and_leaves_biases() -> None:
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, bias_initializer="ones")])
+    settings = Optimizer(learning_rate=0.1, weight_decay=0.5, momentum=0.0, schedule="constant")
+    optimizer = make_optimizer(settings, steps=10)
+    kernel, bias = weights(network)
+    optimizer.apply([np.zeros_like(kernel), np.zeros_like(bias)], network.trainable_variables)
+    assert weights(network)[0] == pytest.approx(kernel * 0.95)
+    assert weights(network)[1] == pytest.approx(bias)
+
+
+def test_mixed_images_carry_as_much_of_a_label_as_of_an_image() -> None:
+    images = np.stack([np.zeros((4, 4, 1)), np.ones((4, 4, 1))]).astype(np.float32)
+    labels = np.eye(2, dtype=np.float32)
+    mixed, shares = mix_up(images, labels, most=0.5, seed=np.array([1, 2]))
+    assert np.asarray(mixed)[:, 0, 0, 0] == pytest.approx(np.asarray(shares)[:, 1])
+    assert np.asarray(shares).sum(axis=1) == pytest.approx(1)
+    assert 0.5 <= np.asarray(shares)[0, 0] < 1
+
+
+def test_large_samples_are_evaluated_a_few_at_a_time() -> None:
+    small, large = np.zeros((1, 8, 8, 1)), np.zeros((1, 1000, 1000, 3))
+    batches = [evaluation_batch(Samples(one, np.zeros(1))) for one in (small, large)]
+    assert batches == [1000, 1]

@@ -1,14 +1,22 @@
-"""The data sets: one file each, which reads arrays from files that it has checked.
+"""The data sets: one file each, which reads or draws arrays and checks what it has read.
 
-A file defines `load()`, which returns a `DataSet`, and is found by its entry in `_LOADERS`.
+A file defines what returns a `DataSet`, and is found by its entry in `_LOADERS`.
 """
 
-from training.datasets import mnist
+from training.datasets import canvas, grammar, mnist, number_words, spoken_digits
 from training.datasets.samples import DataSet, Samples, split
 
 __all__ = ["DataSet", "Samples", "load", "names", "split"]
 
-_LOADERS = {"mnist": mnist.load}
+_LOADERS = {
+    "canvas_boxes": canvas.load_boxes,
+    "canvas_masks": canvas.load_masks,
+    "canvas_single": canvas.load_single,
+    "grammar": grammar.load,
+    "mnist": mnist.load,
+    "number_words": number_words.load,
+    "spoken_digits": spoken_digits.load,
+}
 
 
 def names() -> tuple[str, ...]:

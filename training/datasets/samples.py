@@ -1,6 +1,7 @@
 """Labelled samples, and the split that keeps validation apart from training."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +11,16 @@ from ridgeline.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs float32 [samples, ...] as a network takes them, and class numbers int64 [samples]."""
+    """Inputs [samples, ...] as a network takes them, labels [samples, ...] as its task has them.
 
-    inputs: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    Of classification, labels are class numbers int64 [samples]; the data set says what others are.
+    """
+
+    inputs: NDArray[Any]
+    labels: NDArray[Any]
 
     def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.labels) or self.labels.ndim != 1:
+        if len(self.inputs) != len(self.labels):
             raise InvalidInput(
                 "samples need one label each, received "
                 f"inputs {self.inputs.shape} and labels {self.labels.shape}"

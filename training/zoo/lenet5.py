@@ -1,8 +1,7 @@
 """LeNet-5: three convolutions with subsampling between them, then two dense layers.
 
-    input          32 x 32 x 1
-    multiply-adds  416,520
-    parameters     61,706
+    name    input        multiply-adds  parameters
+    lenet5  32 x 32 x 1  416,520        61,706
 
 LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, 1998; as
 courses give it today: full connections between the maps, plain averages for subsampling, softmax.
@@ -23,4 +22,4 @@ def build() -> keras.Model:
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(84, activation="tanh", name="dense")(x)
     probabilities = layers.Dense(10, activation="softmax", name="probabilities")(x)
-    return keras.Model(image, probabilities, name="lenet5")
+    return keras.Model(image, probabilities)

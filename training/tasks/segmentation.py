@@ -1,0 +1,69 @@
+"""Segmentation: a class for every pixel. Served: `mask` int32 [batch, rows, columns].
+
+Labels int64 [samples, rows, columns]: 0 for nothing, 1 + the class on an object.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from ridgeline.errors import InvalidInput
+from training.datasets.samples import DataSet, Samples
+
+_BATCH_SIZE = 100
+
+
+def learner(network: keras.Model, /) -> keras.Model:
+    """The network itself: logits for every pixel."""
+    return network
+
+
+def loss() -> Any:
+    """Cross-entropy of every pixel."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def metrics() -> list[Any]:
+    """The share of right pixels."""
+    return ["accuracy"]
+
+
+def served(network: keras.Model, /) -> keras.Model:
+    """The likeliest class of every pixel."""
+    mask = keras.ops.cast(keras.ops.argmax(network.output, axis=-1), "int32")
+    answer = keras.layers.Identity(name="mask", dtype="int32")(mask)
+    return keras.Model(network.input, answer, name=network.name)
+
+
+def measure(served: keras.Model, /, *, test: Samples) -> dict[str, float]:
+    """`mean_iou`: over the classes, nothing included, of their pixels in the whole test set."""
+    masks = served.predict(test.inputs, batch_size=_BATCH_SIZE, verbose=0)
+    return {"mean_iou": mean_overlap(masks, test.labels)}
+
+
+def served_inputs(samples: Samples, /) -> dict[str, Any]:
+    """The images."""
+    return {"image": samples.inputs}
+
+
+def check_fits(network: keras.Model, /, *, data: DataSet) -> None:
+    """Refuse a network whose input or output is not that of the data. Raises InvalidInput."""
+    expected = (*data.training.labels.shape[1:], len(data.classes) + 1)
+    sample = data.training.inputs.shape[1:]
+    if network.input_shape[1:] != sample or network.output_shape[1:] != expected:
+        raise InvalidInput(
+            f"network {network.name!r} takes {network.input_shape[1:]} and answers "
+            f"{network.output_shape[1:]}, but masks of this data set need {sample} and {expected}"
+        )
+
+
+def mean_overlap(masks: NDArray[np.integer], truth: NDArray[np.integer]) -> float:
+    """Intersection over union of each class that occurs, and their mean."""
+    classes = np.unique(np.concatenate([np.unique(masks), np.unique(truth)]))
+    shares = [
+        ((masks == kind) & (truth == kind)).sum() / ((masks == kind) | (truth == kind)).sum()
+        for kind in classes
+    ]
+    return float(np.mean(shares))
