@@ -40,6 +40,7 @@ class Row:
     verdict: str
     reasons: tuple[str, ...]
     client_us: float
+    load_average: float
     server: str
 
     @property
@@ -157,6 +158,7 @@ def _row(run: Mapping[str, Any], *, label: str) -> Row:
         breakdown=run.get("breakdown_ms"),
         verdict=run["verdict"],
         reasons=tuple(run["reasons"]),
+        load_average=float(run["environment"]["load_average"]),
         client_us=1e6 * run["client"]["cpu_s_per_request"],
         server=f"{run['server']['name']} {run['server']['version']}",
     )

@@ -66,8 +66,9 @@ def latency_against_flops(rows: Sequence[Row], *, hardware: Hardware | None) -> 
         _name_models(axes, known)
         axes.set(xlabel="FLOPs of one sample", ylabel="median latency, ms")
         axes.set(xscale="log", yscale="log")
+        axes.set_ylim(top=8 * axes.get_ylim()[1])  # room for the names
         axes.yaxis.set_major_formatter(FuncFormatter(_plain))
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower right")
         return _svg(figure, name="latency-against-flops")
 
 
@@ -261,7 +262,7 @@ def _name_models(axes: Axes, rows: Sequence[Row]) -> None:
         axes.annotate(
             row.model,
             (row.flops or 1, row.p50_ms),
-            xytext=(0, 8 + 11 * (place % 3)),
+            xytext=(0, 8 + 11 * (place % 4)),
             textcoords="offset points",
             ha="center",
             fontsize=8,

@@ -12,6 +12,7 @@ from loadtest.measured import SINGLE, SWEEP, Measured, Row
 from loadtest.report import page_environment
 
 _TEMPLATE = "measured.html.j2"
+_OWN_LOAD = 2.0  # threads for each core that server and client alone may keep busy
 _SHOWN_PERCENTILES = 4  # networks, from the smallest to the largest
 
 
@@ -34,6 +35,7 @@ def render(data: Measured) -> str:
             singles=singles,
             models=list(dict.fromkeys(row.model for row in data.rows)),
             best=_best(singles),
+            busy=_busy(data),
             decades=math.log10(max(counts) / min(counts)) if counts else None,
             predicted=(data.prediction or {}).get("summary"),
             servers=list(dict.fromkeys(row.server for row in data.rows)),
@@ -41,6 +43,12 @@ def render(data: Measured) -> str:
             plots={name: Markup(text) for name, text in _plots(data, singles).items()},  # noqa: S704
         )
     )
+
+
+def _busy(data: Measured) -> float | None:
+    """The highest load average of the runs where that was more than there are cores."""
+    highest = max(row.load_average for row in data.rows)
+    return highest if highest > _OWN_LOAD * int(data.environment["cores"]) else None
 
 
 def _best(singles: list[Row]) -> list[tuple[str, float]]:
