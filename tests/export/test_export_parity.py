@@ -1,5 +1,7 @@
 """The proof refuses what it should."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -163,3 +165,21 @@ def test_a_graph_that_fails_on_inputs_is_told_with_their_shapes():
     run = runner(graph("Det"), name="odd")
     with pytest.raises(ParityFailed, match=r"cannot run 'odd' on inputs of the shapes .*\[2, 3\]"):
         run({"x": np.zeros((2, 3), dtype=np.float32)})
+
+
+def test_places_of_one_value_tie_and_another_value_does_not():
+    expected = np.array([[1.0, 3.0, 3.0], [1.0, 3.0, 2.9]], dtype=np.float32)
+    found = np.array([[1.0, 3.0, 3.0000002], [1.0, 2.9, 3.0]], dtype=np.float32)
+    for rows, agrees in ((slice(0, 1), True), (slice(1, 2), False)):
+        golden = {"x": expected[rows]}
+        answers = {"reference": expected[rows], "exported": found[rows]}
+        runs = {name: (lambda _inputs, y=y: {"y": y}) for name, y in answers.items()}
+        check = contextlib.nullcontext() if agrees else pytest.raises(ParityFailed, match="differs")
+        with check:
+            prove(
+                runs["reference"],
+                runs["exported"],
+                golden=golden,
+                batch_sizes=[1],
+                relative_tolerance=0.1,
+            )
