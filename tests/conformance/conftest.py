@@ -4,6 +4,9 @@ import pytest
 
 from conformance import repository, suite
 
+# As Triton's own mode, which alone allows models to be loaded and unloaded.
+EXPLICIT = ("--model-control-mode=explicit", "--load-model=*")
+
 
 @pytest.fixture(scope="session")
 def conformance_repository(tmp_path_factory):
@@ -17,7 +20,8 @@ def conformance_repository(tmp_path_factory):
 def served(conformance_repository, gateway_over, front_end, tmp_path_factory):
     """A gateway over it, by each front end in turn."""
     errors = tmp_path_factory.mktemp("served") / "stderr"
-    running = gateway_over(conformance_repository, f"--front-end={front_end}", errors=errors)
+    flags = (f"--front-end={front_end}", *EXPLICIT)
+    running = gateway_over(conformance_repository, *flags, errors=errors)
     yield running
     code, _, text = running.stop()
     assert code == 0, text

@@ -17,7 +17,6 @@ from ridgeline.errors import InvalidInput, Unavailable
 NOT_YET = (
     "http/infer/json/parameter-that-is-*",
     "http/infer/raw/*",
-    "grpc/stream/*",
     "http/generate*",
 )
 

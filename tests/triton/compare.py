@@ -21,7 +21,8 @@ from conformance.case import Outcome, Verdict
 ROOT = Path(__file__).parents[2]
 _START_SECONDS = 300
 # As Triton's own `explicit` mode, which alone allows models to be loaded and unloaded.
-TRITON_FLAGS = ("--model-control-mode=explicit", "--load-model=*", "--exit-on-error=false")
+EXPLICIT = ("--model-control-mode=explicit", "--load-model=*")
+TRITON_FLAGS = (*EXPLICIT, "--exit-on-error=false")
 
 
 def main() -> int:
@@ -68,7 +69,7 @@ def ridgeline(models, *, errors):
     command = [sys.executable, "-m", "ridgeline", "serve", "--json", *ports]
     with errors.open("w") as stream:
         process = subprocess.Popen(
-            [*command, f"--repository={models}"],
+            [*command, f"--repository={models}", *EXPLICIT],
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
