@@ -10,11 +10,11 @@ from ridgeline import __version__
 from ridgeline.errors import InvalidInput, NotFound, Unavailable
 from ridgeline.model import ModelSpec
 from serving.control import ModelControl
+from serving.log_settings import LogControl
 from serving.registry import Registry
 from serving.request import InferRequest, InferResponse
 from serving.version import ReadyVersion
 
-SERVER_NAME = "ridgeline"
 SERVER_VERSION = __version__
 EXTENSIONS = (
     "binary_tensor_data",
@@ -22,6 +22,7 @@ EXTENSIONS = (
     "statistics",
     "model_repository",
     "model_repository(unload_dependents)",
+    "logging",
 )
 
 
@@ -40,6 +41,8 @@ class DataPlane:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self.control = ModelControl(registry)
+        self.logs = LogControl()
+        self.server_name = registry.settings.server_name
         self._stopping = asyncio.Event()
 
     @property

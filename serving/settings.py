@@ -24,6 +24,9 @@ class ServeSettings:
     repository_poll_secs: float = setting(
         5.0, help="seconds between two looks at the repository in mode poll"
     )
+    server_name: str = setting(
+        "ridgeline", help="what the server metadata calls the server; some clients insist on triton"
+    )
     host: str = setting("127.0.0.1", help="address to listen on; 0.0.0.0 for every interface")
     grpc_port: int = setting(8001, help="port of the gRPC front end; 0 picks a free one")
     http_port: int = setting(8000, help="port of the HTTP front end; 0 picks a free one")

@@ -10,10 +10,12 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from ridgeline.model import ModelSpec, TensorSpec
-from serving.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane
+from serving.dataplane import EXTENSIONS, SERVER_VERSION, DataPlane
 from serving.protocol.grpc_codec import decode_request, encode_response
 from serving.protocol.grpc_health import health_methods
+from serving.protocol.grpc_logging import logging_methods
 from serving.protocol.grpc_method import AnyMethod, Method, StreamMethod, of_inference_service
+from serving.protocol.grpc_reflection import reflection_methods
 from serving.protocol.grpc_repository import repository_methods
 from serving.protocol.grpc_statistics import statistics_methods
 from serving.protocol.grpc_stream import StreamInference
@@ -21,12 +23,14 @@ from serving.protocol.grpc_stream import StreamInference
 
 def methods(dataplane: DataPlane) -> Mapping[str, AnyMethod]:
     """Every method by its path, "/package.Service/Method", group by group."""
-    return {
+    found = {
         **_inference_methods(dataplane),
         **of_inference_service(statistics_methods(dataplane)),
+        **of_inference_service(logging_methods(dataplane)),
         **of_inference_service(repository_methods(dataplane)),
         **health_methods(dataplane),
     }
+    return {**found, **reflection_methods(found)}
 
 
 def _inference_methods(dataplane: DataPlane) -> dict[str, AnyMethod]:
@@ -69,7 +73,7 @@ class _InferenceService:
     async def server_metadata(self, _request: Any, _deadline_ns: int | None) -> Any:
         """Name, version, and the extensions that are really there."""
         return service_pb2.ServerMetadataResponse(
-            name=SERVER_NAME, version=SERVER_VERSION, extensions=EXTENSIONS
+            name=self._dataplane.server_name, version=SERVER_VERSION, extensions=EXTENSIONS
         )
 
     async def model_metadata(self, request: Any, _deadline_ns: int | None) -> Any:

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from serving.dataplane import DataPlane
 from serving.protocol.http_inference import inference_routes
 from serving.protocol.http_known import KnownHttpRequests
+from serving.protocol.http_logging import logging_routes
 from serving.protocol.http_metadata import metadata_routes
 from serving.protocol.http_repository import repository_routes
 from serving.protocol.http_statistics import statistics_routes
@@ -22,6 +23,7 @@ def http_app(
     app = Starlette(
         routes=[
             *statistics_routes(dataplane),
+            *logging_routes(dataplane, max_request_bytes=max_request_bytes),
             *repository_routes(dataplane, max_request_bytes=max_request_bytes),
             *metadata_routes(dataplane),
             *inference_routes(dataplane, max_request_bytes=max_request_bytes, known=known),

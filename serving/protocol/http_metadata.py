@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ridgeline.model import TensorSpec
-from serving.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane, ModelMetadata
+from serving.dataplane import EXTENSIONS, SERVER_VERSION, DataPlane, ModelMetadata
 from serving.protocol.config_json import config_table
 from serving.protocol.http_routes import MODEL_PATHS, model_of, route
 
@@ -51,7 +51,11 @@ class _Metadata:
     async def server_metadata(self, _request: Request) -> Response:
         """Name, version, and the extensions that are really there."""
         return JSONResponse(
-            {"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": list(EXTENSIONS)}
+            {
+                "name": self._dataplane.server_name,
+                "version": SERVER_VERSION,
+                "extensions": list(EXTENSIONS),
+            }
         )
 
     async def model_metadata(self, request: Request) -> Response:
