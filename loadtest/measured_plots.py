@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from loadtest.measured import Row
 from loadtest.plots import _STYLE, BLUE, GREEN, GREY, ORANGE, _plain, _svg
@@ -157,8 +157,9 @@ def percentiles(rows: Sequence[Row]) -> str:
 
 
 def batch_sweep(rows: Sequence[Row]) -> str:
-    """Median over batch size beside the floor, a panel for each network."""
-    models = list(dict.fromkeys(row.model for row in rows))
+    """Median over batch size beside the floor, a panel for each network, by rising FLOPs."""
+    rising = sorted(rows, key=lambda row: (row.flops or 0) / row.batch_size)
+    models = list(dict.fromkeys(row.model for row in rising))
     columns = 4
     lines = -(-len(models) // columns)
     with matplotlib.rc_context({**_STYLE, "font.size": 8}):
@@ -180,6 +181,7 @@ def batch_sweep(rows: Sequence[Row]) -> str:
             axes.xaxis.set_minor_locator(NullLocator())
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_formatter(FuncFormatter(_plain))
+                axis.set_minor_formatter(NullFormatter())
         for axes in panels[len(models) :]:
             axes.set_axis_off()
         figure.supxlabel("batch size")
