@@ -40,6 +40,12 @@ class ServeSettings:
     engine_threads: int = setting(
         0, help="threads that one inference may use; 0 divides the cores by a model's instances"
     )
+    graph_cache: Path | None = setting(
+        None, help="folder where optimised graphs are kept, so that a restart is fast"
+    )
+    graph_cache_bytes: int = setting(
+        8 * 1024**3, help="size of that folder beyond which what was not used for long is removed"
+    )
     default_max_batch_size: int = setting(
         32, help="largest batch, in rows, of a model without config.pbtxt whose batch axis is free"
     )
@@ -79,6 +85,7 @@ class ServeSettings:
                 raise InvalidInput(f"{name} must lie in 0..65535, received {port}")
         for name in (
             "default_max_batch_size",
+            "graph_cache_bytes",
             "max_queue_size",
             "max_queue_bytes",
             "max_request_bytes",

@@ -7,8 +7,10 @@ import pytest
 from ridgeline.errors import InvalidInput
 from ridgeline.repository import scan
 from serving.backends import onnxruntime as backend
-from serving.engine import EngineSettings, OnnxEngine
+from serving.backends import warm_up
+from serving.engine import EngineSettings
 from serving.loading import load_version
+from serving.onnx_engine import OnnxEngine
 
 
 @pytest.fixture
@@ -52,7 +54,8 @@ def test_the_instance_groups_decide_about_threads_and_provider(
     repository.add("m", models.identity(), config=config)
     given: list[EngineSettings] = []
 
-    def engine(path, *, settings):
+    def engine(path, *, settings, cache):
+        assert cache is None
         given.append(settings)
         return OnnxEngine(path, settings=EngineSettings(threads=1))
 
@@ -72,8 +75,8 @@ def _load(repository, *, settings):
 @pytest.mark.parametrize(
     ("config", "engine_threads", "row_ms", "instances", "widened"),
     [
-        (None, 0, 1_000, 4, [4]),  # slow: a batch a core, and all cores for one that is alone
-        (None, 0, 0.001, 1, [4]),  # more would only cut batches short
+        (None, 0, 1_000, 4, [4, 4]),  # slow: a batch a core, and all cores for one that is alone
+        (None, 0, 0.001, 1, [4, 4]),  # more would only cut batches short
         (None, 1, 1_000, 1, []),  # who asks for one thread gets no more
         (None, 2, 1_000, 1, []),
         ("instance_group { count: 2 }", 0, 1_000, 2, []),
@@ -87,8 +90,13 @@ def test_where_nothing_is_said_the_speed_of_the_model_decides_how_many_batches_r
     repository.add("m", models.identity(), config=config)
     asked: list[int] = []
     times = calibrated(lambda rows: int(row_ms * 1_000_000 * rows), max_rows=32)
-    monkeypatch.setattr(backend, "_measured_times", lambda *_, **__: times)
-    monkeypatch.setattr(OnnxEngine, "widen", lambda _self, _x, *, threads: asked.append(threads))
+    monkeypatch.setattr(backend, "measured_times", lambda *_, **__: times)
+
+    def remember(narrow, *, wider, **_):
+        asked.extend(build.keywords["settings"].threads for build in wider)
+        return narrow
+
+    monkeypatch.setattr(backend, "widened", remember)
 
     loaded = _load(repository, settings=replace(settings, engine_threads=engine_threads))
 
@@ -122,7 +130,7 @@ def test_every_batch_size_is_timed_before_the_first_request(repository, models, 
 
 def test_a_slow_model_is_timed_at_its_smaller_sizes_only(repository, models, load, monkeypatch):
     repository.add("m", models.identity(), config="max_batch_size: 8")
-    monkeypatch.setattr(backend, "_WARM_UP_NS", 0)
+    monkeypatch.setattr(warm_up, "_WARM_UP_NS", 0)
     sizes = _rows_run(monkeypatch)
 
     times = load().service_time
@@ -172,3 +180,24 @@ def test_a_policy_that_contradicts_the_model_is_refused(repository, models, load
 
     with pytest.raises(InvalidInput, match=r"preferred_batch_size must lie in .* received \[9\]"):
         load()
+
+
+@pytest.mark.parametrize(("provider", "cached"), [("cpu", True), ("cuda", False)])
+def test_the_optimised_graph_is_cached_for_the_cpu_only(
+    repository, models, settings, monkeypatch, tmp_path, provider, cached
+):
+    repository.add("m", models.dense(32, 32))
+    given = []
+
+    def engine(path, *, settings, cache):
+        assert settings.execution_provider == provider
+        given.append(cache)
+        return OnnxEngine(path, settings=EngineSettings(threads=1), cache=cache)
+
+    monkeypatch.setattr(backend, "OnnxEngine", engine)
+    folder = tmp_path / "cache"
+
+    _load(repository, settings=replace(settings, execution_provider=provider, graph_cache=folder))
+
+    assert (given[0] is not None) == cached
+    assert len(list(folder.glob("*/entry.json"))) == cached

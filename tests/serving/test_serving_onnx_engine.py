@@ -1,5 +1,7 @@
-"""The engine: every datatype through ONNX Runtime, and what it refuses."""
+"""ONNX Runtime as engine: every datatype, what it refuses, optimised graphs from the disk."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +12,9 @@ from onnx import TensorProto, helper
 from ridgeline.datatypes import DATATYPES
 from ridgeline.errors import InvalidInput, Unavailable, Unsupported
 from ridgeline.model import FREE, TensorSpec
-from serving.engine import EngineSettings, OnnxEngine, resolved_provider
+from serving.engine import EngineSettings
+from serving.graph_cache import GraphCache
+from serving.onnx_engine import OnnxEngine, resolved_provider
 
 ONE_THREAD = EngineSettings(threads=1)
 
@@ -152,59 +156,6 @@ def test_auto_takes_the_gpu_where_there_is_one(monkeypatch, name, available, res
     assert resolved_provider(name) == resolved
 
 
-@pytest.mark.parametrize(
-    ("narrow_ns", "wide_ns", "pays"),
-    [
-        (1_900_000, 1, False),  # so short that it is not even tried
-        (12_000_000, 10_000_001, False),
-        (12_000_000, 10_000_000, True),
-    ],
-)
-def test_a_second_session_of_several_threads_is_kept_where_it_pays(
-    load, models, monkeypatch, narrow_ns, wide_ns, pays
-):
-    engine = load(models.identity())
-    inputs = {"x": np.ones((1, 2), np.float32)}
-    monkeypatch.setattr(
-        engine, "_median_ns", lambda *_, alone=False: wide_ns if alone else narrow_ns
-    )
-    narrow = engine._session
-
-    assert engine.widen(inputs, threads=2) == pays
-
-    assert (engine._wide is not None) == pays
-    assert engine._session is narrow
-    for alone in (False, True):
-        [answer] = engine.run(inputs, outputs=["y"], alone=alone)
-        assert answer.tolist() == [[1, 1]]
-
-
-@pytest.mark.parametrize("alone", [False, True])
-def test_only_a_batch_that_is_alone_takes_the_wide_session(load, models, monkeypatch, alone):
-    engine = load(models.identity())
-    monkeypatch.setattr(engine, "_median_ns", lambda *_, alone=False: 1 if alone else 10**9)
-    inputs = {"x": np.ones((1, 2), np.float32)}
-    engine.widen(inputs, threads=2)
-    asked = []
-
-    class Wide:
-        def run(self, outputs, _inputs, _options):
-            asked.append(outputs)
-            return [np.zeros(1)]
-
-    engine._wide = Wide()
-
-    engine.run(inputs, outputs=["y"], alone=alone)
-
-    assert asked == ([["y"]] if alone else [])
-
-
-def test_the_time_of_a_run_is_measured(load, models):
-    engine = load(models.identity())
-
-    assert engine._median_ns({"x": np.ones((1, 2), np.float32)}, ["y"]) > 0
-
-
 def test_a_stopped_engine_ends_the_inference_that_runs(load, models):
     engine = load(models.slow(10**12))  # hours
     inputs = {"x": np.ones((1, 2), np.float32)}
@@ -214,3 +165,59 @@ def test_a_stopped_engine_ends_the_inference_that_runs(load, models):
         engine.stop()
 
         assert "terminate flag" in str(running.exception(timeout=60))
+
+
+@pytest.mark.parametrize("spins", [False, True])
+def test_threads_sleep_between_inferences(load, models, spins):
+    """Ten sleeps of 20 ms: a thread that stayed awake would use all of one, or of the machine."""
+    engine = load(models.dense(256, 256), settings=EngineSettings(threads=2, spins=spins))
+    inputs = {"x": np.ones((64, 256), np.float32)}
+    used_ns = []
+    for _ in range(10):
+        engine.run(inputs, outputs=["y"])
+        begin_ns = time.process_time_ns()
+        threading.Event().wait(0.02)
+        used_ns.append(time.process_time_ns() - begin_ns)
+
+    assert sorted(used_ns)[5] < 10_000_000
+
+
+def test_an_engine_from_the_cache_answers_as_the_one_that_filled_it(tmp_path, models):
+    path = tmp_path / "repository" / "model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(models.dense(64, 64, weight=0.5))
+    cache = GraphCache(tmp_path / "cache", max_bytes=10**9)
+    inputs = {"x": np.ones((3, 64), np.float32)}
+    plain = OnnxEngine(path, settings=ONE_THREAD)
+
+    for _ in range(2):
+        graph = cache.graph_of(path, digests={})
+        engine = OnnxEngine(path, settings=ONE_THREAD, cache=graph)
+
+        assert graph.find() == graph.directory / "model.onnx"
+        assert (graph.directory / "weights.bin").stat().st_size >= 64 * 64 * 4
+        assert (engine.inputs, engine.outputs) == (plain.inputs, plain.outputs)
+        [answer] = engine.run(inputs, outputs=["y"])
+        assert (answer == 32).all()
+
+
+def test_a_cached_graph_that_cannot_be_loaded_is_dropped(tmp_path, models, caplog):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(models.identity())
+    graph = GraphCache(tmp_path / "cache", max_bytes=10**9).graph_of(path, digests={})
+    graph.write(lambda to: to.write_bytes(b"sound, but no graph") and None)
+
+    engine = OnnxEngine(path, settings=ONE_THREAD, cache=graph)
+
+    assert engine.run({"x": np.ones((1, 2), np.float32)}, outputs=["y"])[0].tolist() == [[1, 1]]
+    assert "is of no use" in caplog.text
+    assert not graph.directory.exists()
+
+
+def test_a_model_that_cannot_be_loaded_says_so_with_a_cache_too(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"garbage")
+    graph = GraphCache(tmp_path / "cache", max_bytes=10**9).graph_of(path, digests={})
+
+    with pytest.raises(Unavailable, match="cannot load"):
+        OnnxEngine(path, settings=ONE_THREAD, cache=graph)
