@@ -37,6 +37,11 @@ class ServeSettings:
     execution_provider: str = setting(
         "auto", help="where models run: cpu, cuda, tensorrt, or auto for cuda where it works"
     )
+    cpu_engine: str = setting(
+        "onnxruntime",
+        help="what runs models on CPUs: onnxruntime, openvino where it answers the same, or the "
+        "fastest of both, tried while loading",
+    )
     engine_threads: int = setting(
         0, help="threads that one inference may use; 0 divides the cores by a model's instances"
     )
@@ -124,7 +129,9 @@ class ServeSettings:
             raise InvalidInput("tls_client_ca needs tls_certificate and tls_key")
 
 
+CPU_ENGINES = ("onnxruntime", "openvino", "fastest")
 _CHOICES = {
+    "cpu_engine": CPU_ENGINES,
     "front_end": ("direct", "grpcio"),
     "model_control_mode": ("none", "poll", "explicit"),
     "overload_status": ("exhausted", "unavailable"),

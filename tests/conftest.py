@@ -1,5 +1,6 @@
 """ONNX models made on the spot, a model repository to put them into, a gateway that serves it."""
 
+import itertools
 import json
 import os
 import signal
@@ -122,6 +123,28 @@ class Models:
         weights = {"w": np.full((inputs, outputs), weight, dtype=np.float32)}
         nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
         return _onnx(nodes, weights, x=("FP32", ("batch", inputs)), y=("FP32", ("batch", outputs)))
+
+    @staticmethod
+    def there_and_back(datatype: str) -> bytes:
+        """y = x + x, computed in another datatype."""
+        nodes = [
+            helper.make_node("Cast", ["x"], ["wide"], to=ONNX_TYPES[datatype]),
+            helper.make_node("Add", ["wide", "wide"], ["twice"]),
+            helper.make_node("Cast", ["twice"], ["y"], to=ONNX_TYPES["FP32"]),
+        ]
+        return _onnx(nodes, x=("FP32", ("batch", 2)), y=("FP32", ("batch", 2)))
+
+    @staticmethod
+    def deep(layers: int, width: int) -> bytes:
+        """So many products with one square matrix, one after the other."""
+        names = ["x", *(f"layer_{number}" for number in range(1, layers)), "y"]
+        nodes = [
+            helper.make_node("MatMul", [given, "w"], [made])
+            for given, made in itertools.pairwise(names)
+        ]
+        weights = {"w": np.eye(width, dtype=np.float32)}
+        row = ("FP32", ("batch", width))
+        return _onnx(nodes, weights, x=row, y=row)
 
 
 def _onnx(

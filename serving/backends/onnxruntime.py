@@ -12,12 +12,14 @@ from ridgeline.cost import ModelCost
 from ridgeline.errors import NotFound, Overloaded, Unavailable, Unsupported
 from ridgeline.model import spec_of
 from ridgeline.repository import MODEL_FILE, ModelCard, check_digests, read_card, read_labels
+from serving.backends.engine_choice import Choice, Trial, chosen_engine, wished_engine
 from serving.backends.onnx_contract import completed, without_batches
 from serving.backends.warm_up import batch_axis_holds, measured_times, zeros
 from serving.batcher import AT_ONCE_NS, Batcher
 from serving.engine import Engine, EngineSettings, built_nicely
 from serving.graph_cache import CachedGraph, GraphCache
 from serving.onnx_engine import OnnxEngine, resolved_provider
+from serving.openvino_engine import OpenVinoEngine
 from serving.policy import BatchPolicy, batch_policy
 from serving.scheduler import BatchScheduler
 from serving.service_time import ServiceTime
@@ -77,6 +79,7 @@ def load(loading: Loading) -> OnnxVersion:
     """
     given, settings, model = loading.given, loading.settings, loading.model
     _refuse_unsupported(given)
+    wish = wished_engine(given, settings=settings)
     path, card = _checked_files(loading)
     cores = len(os.sched_getaffinity(0))
     engine_settings, instances = _engine_settings(given, cores=cores, settings=settings)
@@ -89,7 +92,12 @@ def load(loading: Loading) -> OnnxVersion:
     if not batch_axis_holds(config, engine=engine):
         config = without_batches(config, given=given, engine=engine)
     spec = spec_of(config)
-    service_time = measured_times(spec, engine=engine)
+    choice = Choice(engine, measured_times(spec, engine=engine))
+    trial = Trial(path, spec, choice, engine_settings, instances, loading.on_engine)
+    choice = chosen_engine(trial, wish=wish)
+    for key, value in choice.parameters.items():
+        config.parameters[key].string_value = value
+    engine, service_time = choice.engine, choice.service_time
     chosen_by_us = not settings.engine_threads and not (given and given.instance_group)
     if engine_settings.threads == 1 and service_time and chosen_by_us:
         # More instances than it takes to keep up with one event loop would only cut batches short.
@@ -97,7 +105,9 @@ def load(loading: Loading) -> OnnxVersion:
         engine = widened(
             engine,
             inputs=zeros(spec, rows=1),
-            wider=[
+            wider=[functools.partial(trial.openvino, threads=cores, streams=1)]
+            if isinstance(engine, OpenVinoEngine)
+            else [
                 functools.partial(
                     build, settings=replace(engine_settings, threads=cores, spins=spins)
                 )
