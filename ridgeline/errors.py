@@ -4,6 +4,7 @@
     |-- InvalidInput        what the caller sent or wrote is wrong: a tensor, a recipe key
     |   `-- WrongUsage      it stood on the command line
     |-- NotFound            there is no such model, version, file or recipe
+    |-- AlreadyThere        the name is taken
     |-- CorruptData         a file is truncated, or is not what its digest says
     |-- Unavailable         it exists, but cannot answer now: loading, failed to load, stopping
     |   `-- Overloaded      there is too much to do; the caller may try again later
@@ -31,6 +32,10 @@ class WrongUsage(InvalidInput):
 
 class NotFound(RidgelineError, LookupError):
     """There is no such model, version, file or recipe."""
+
+
+class AlreadyThere(RidgelineError):
+    """There is something of that name already."""
 
 
 class CorruptData(RidgelineError):

@@ -10,19 +10,25 @@ from ridgeline import __version__
 from ridgeline.errors import InvalidInput, NotFound, Unavailable
 from ridgeline.model import ModelSpec
 from serving.control import ModelControl
+from serving.forwarding import HeaderForwarding
 from serving.log_settings import LogControl
 from serving.registry import Registry
 from serving.request import InferRequest, InferResponse
+from serving.shared_memory import Regions
 from serving.version import ReadyVersion
 
 SERVER_VERSION = __version__
 EXTENSIONS = (
     "binary_tensor_data",
+    "classification",
     "model_configuration",
-    "statistics",
     "model_repository",
     "model_repository(unload_dependents)",
     "logging",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+    "system_shared_memory",
 )
 
 
@@ -36,13 +42,24 @@ class ModelMetadata:
 
 
 class DataPlane:
-    """The operations of the Open Inference Protocol over a registry of models."""
+    """The operations of the Open Inference Protocol over a registry of models.
 
-    def __init__(self, registry: Registry) -> None:
+    `regions` are the clients' shared memory, `forwarding` what of header fields reaches models.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        regions: Regions | None = None,
+        forwarding: HeaderForwarding | None = None,
+    ) -> None:
         self._registry = registry
         self.control = ModelControl(registry)
         self.logs = LogControl()
         self.server_name = registry.settings.server_name
+        self.regions = regions or Regions()
+        self.forwarding = forwarding or HeaderForwarding()
         self._stopping = asyncio.Event()
 
     @property

@@ -4,11 +4,13 @@ import logging
 from dataclasses import dataclass
 
 from serving.dataplane import DataPlane
+from serving.forwarding import HeaderForwarding
 from serving.metrics import metrics_app
 from serving.protocol.frontend import FrontEnd
 from serving.protocol.http_server import HttpServer
 from serving.registry import Registry
 from serving.settings import ServeSettings
+from serving.shared_memory import Regions
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,17 @@ class Gateway:
         """Bind the ports. Raises InvalidInput where one is taken."""
         self._settings = settings
         self.registry = Registry(settings)
-        self._dataplane = DataPlane(self.registry)
+        self._dataplane = DataPlane(
+            self.registry,
+            regions=Regions(
+                key_pattern=settings.shared_memory_pattern,
+                max_request_bytes=settings.max_request_bytes,
+            ),
+            forwarding=HeaderForwarding(
+                grpc_pattern=settings.grpc_header_forward_pattern,
+                http_pattern=settings.http_header_forward_pattern,
+            ),
+        )
         self._front_end = _front_end(self._dataplane, settings=settings)
         self._metrics = HttpServer(
             metrics_app(self.registry),

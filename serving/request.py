@@ -9,6 +9,11 @@ from serving.statistics import BatchTimes
 
 Tensors = Mapping[str, np.ndarray]
 Parameter = bool | int | float | str  # what a parameter of the protocol may be
+# Parameters that the server acts on; all others are the model's.
+_OF_THE_SERVER = frozenset(
+    ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "binary_data_output")
+)
+_RESERVED_PREFIX = "triton_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,15 @@ class InferRequest:
     priority: int = 0
     timeout_ns: int | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    @property
+    def custom_parameters(self) -> dict[str, Parameter]:
+        """The parameters that are the model's: all but those that the server acts on."""
+        return {
+            name: value
+            for name, value in self.parameters.items()
+            if name not in _OF_THE_SERVER and not name.startswith(_RESERVED_PREFIX)
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The settings of `ridgeline serve`: the one place that names them."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,17 @@ class ServeSettings:
     max_request_bytes: int = setting(
         64 * 1024 * 1024, help="largest request that is read; a larger one is refused"
     )
+    shared_memory_pattern: str = setting(
+        ".+",
+        help="regular expression of the keys of shared memory that clients may register; "
+        "an empty one refuses all",
+    )
+    grpc_header_forward_pattern: str = setting(
+        "", help="regular expression of the gRPC metadata that become parameters of a request"
+    )
+    http_header_forward_pattern: str = setting(
+        "", help="regular expression of the HTTP header fields that become parameters of a request"
+    )
     tls_certificate: Path | None = setting(
         None,
         help="certificate chain (PEM) of the gRPC and HTTP ports; without it they speak plainly",
@@ -107,6 +119,7 @@ class ServeSettings:
                 raise InvalidInput(f"{name} must be finite, received {getattr(self, name)}")
         self._check_choices()
         self._check_models()
+        self._check_patterns()
         self._check_tls()
 
     def _check_choices(self) -> None:
@@ -122,6 +135,16 @@ class ServeSettings:
         if "*" in self.load_model and len(self.load_model) > 1:
             raise InvalidInput(f"load_model * stands alone, received {list(self.load_model)}")
 
+    def _check_patterns(self) -> None:
+        for name in _PATTERNS:
+            try:
+                re.compile(getattr(self, name))
+            except re.error as error:
+                raise InvalidInput(
+                    f"{name} must be a regular expression, received {getattr(self, name)!r}: "
+                    f"{error}"
+                ) from error
+
     def _check_tls(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InvalidInput("tls_certificate and tls_key must be given together")
@@ -130,6 +153,11 @@ class ServeSettings:
 
 
 CPU_ENGINES = ("onnxruntime", "openvino", "fastest")
+_PATTERNS = (
+    "shared_memory_pattern",
+    "grpc_header_forward_pattern",
+    "http_header_forward_pattern",
+)
 _CHOICES = {
     "cpu_engine": CPU_ENGINES,
     "front_end": ("direct", "grpcio"),

@@ -18,7 +18,8 @@ from serving.batcher import Batcher
 from serving.dataplane import DataPlane
 from serving.job import BatchOutputs, Buffer, Job, Payload
 from serving.protocol import grpc_wire
-from serving.protocol.grpc_codec import decode_request, encode_response
+from serving.protocol.grpc_codec import encode_response
+from serving.protocol.grpc_inference import decoded
 from serving.protocol.grpc_known import KnownRequest, KnownRequests
 from serving.protocol.grpc_method import INFER, Method, StreamMethod, retry_metadata
 from serving.protocol.grpc_methods import methods
@@ -203,10 +204,17 @@ class Call(Job):
             self.fail(error)
 
     async def _infer(self, message: Any, payload: bytes) -> Any:
-        request = decode_request(message, deadline_ns=self.deadline_ns)
-        response = await self._service.dataplane.infer(request)
-        self._service.known.learn(payload, message, request)
-        return encode_response(response)
+        service = self._service
+        request, wishes = decoded(
+            message,
+            dataplane=service.dataplane,
+            deadline_ns=self.deadline_ns,
+            metadata=self._head.metadata,
+        )
+        response = await service.dataplane.infer(request)
+        if not service.dataplane.forwarding.grpc_pattern:  # metadata are no part of a known kind
+            service.known.learn(payload, message, request)
+        return encode_response(response, wishes=wishes)
 
     def _method(self) -> Method:
         if self._head.fault is not None:

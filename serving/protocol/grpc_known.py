@@ -21,6 +21,7 @@ from serving.contract import check
 from serving.dataplane import DataPlane
 from serving.job import BatchOutputs, Buffer, Payload
 from serving.protocol.grpc_wire import PREFIX_BYTES, framed
+from serving.protocol.parameters import SCHEDULE_PARAMETERS
 from serving.request import InferRequest
 from serving.version import ReadyVersion
 
@@ -159,13 +160,18 @@ class KnownRequests:
 
 
 def _is_plain(message: service_pb2.ModelInferRequest, spec: ModelSpec) -> bool:
-    """Whether tensors are raw, of sizes that the model fixes, and all outputs are asked for."""
+    """Whether tensors are raw, of sizes that the model fixes, and all outputs are asked for.
+
+    A template ignores all parameters but those of the schedule policy: others are the model's.
+    """
     tensors = (*spec.inputs, *spec.outputs)
     names = [tensor.name for tensor in spec.outputs]
     return (
         len(message.raw_input_contents) == len(message.inputs)
         and all(message.raw_input_contents)
         and [output.name for output in message.outputs] in ([], names)
+        and SCHEDULE_PARAMETERS.issuperset(message.parameters)
+        and not any(tensor.parameters for tensor in (*message.inputs, *message.outputs))
         and not any(FREE in tensor.shape or tensor.datatype == "BYTES" for tensor in tensors)
     )
 

@@ -11,12 +11,13 @@ from tritonclient.grpc import service_pb2
 
 from ridgeline.model import ModelSpec, TensorSpec
 from serving.dataplane import EXTENSIONS, SERVER_VERSION, DataPlane
-from serving.protocol.grpc_codec import decode_request, encode_response
 from serving.protocol.grpc_health import health_methods
+from serving.protocol.grpc_inference import answered
 from serving.protocol.grpc_logging import logging_methods
 from serving.protocol.grpc_method import AnyMethod, Method, StreamMethod, of_inference_service
 from serving.protocol.grpc_reflection import reflection_methods
 from serving.protocol.grpc_repository import repository_methods
+from serving.protocol.grpc_shared_memory import shared_memory_methods
 from serving.protocol.grpc_statistics import statistics_methods
 from serving.protocol.grpc_stream import StreamInference
 
@@ -25,6 +26,7 @@ def methods(dataplane: DataPlane) -> Mapping[str, AnyMethod]:
     """Every method by its path, "/package.Service/Method", group by group."""
     found = {
         **_inference_methods(dataplane),
+        **of_inference_service(shared_memory_methods(dataplane)),
         **of_inference_service(statistics_methods(dataplane)),
         **of_inference_service(logging_methods(dataplane)),
         **of_inference_service(repository_methods(dataplane)),
@@ -94,8 +96,7 @@ class _InferenceService:
 
     async def model_infer(self, request: Any, deadline_ns: int | None) -> Any:
         """One inference; the call's deadline travels with it into the queue."""
-        response = await self._dataplane.infer(decode_request(request, deadline_ns=deadline_ns))
-        return encode_response(response)
+        return await answered(request, dataplane=self._dataplane, deadline_ns=deadline_ns)
 
 
 def _tensor(tensor: TensorSpec, *, spec: ModelSpec) -> Any:

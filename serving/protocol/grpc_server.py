@@ -7,9 +7,11 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from tritonclient.grpc import service_pb2
 
 from ridgeline.errors import InvalidInput
 from serving.dataplane import DataPlane
+from serving.protocol.grpc_inference import answered
 from serving.protocol.grpc_method import (
     AnyMethod,
     CallContext,
@@ -70,29 +72,43 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio publishe
     """Finds the method of a call, in grpcio's own terms."""
 
     def __init__(self, dataplane: DataPlane) -> None:
-        self._handlers = {path: _handler(method) for path, method in methods(dataplane).items()}
+        self._handlers = {
+            path: _handler(method, dataplane=dataplane)
+            for path, method in methods(dataplane).items()
+        }
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of that path; None where there is no such method."""
         return self._handlers.get(handler_call_details.method)
 
 
-def _handler(method: AnyMethod) -> Any:
+def _handler(method: AnyMethod, *, dataplane: DataPlane) -> Any:
     """A method as grpcio knows it."""
     streams = isinstance(method, StreamMethod)
     kind = grpc.stream_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
     return kind(
-        _streaming(method) if isinstance(method, StreamMethod) else _answering(method),
+        _streaming(method)
+        if isinstance(method, StreamMethod)
+        else _answering(method, dataplane=dataplane),
         request_deserializer=method.request.FromString,
         response_serializer=lambda message: message.SerializeToString(),
     )
 
 
-def _answering(method: Method) -> Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]:
+def _answering(
+    method: Method, *, dataplane: DataPlane
+) -> Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]:
     """A handler that turns what the method raises into the status that the client receives."""
 
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
+            if method.request is service_pb2.ModelInferRequest:  # metadata may be forwarded
+                return await answered(
+                    request,
+                    dataplane=dataplane,
+                    deadline_ns=_deadline_ns(context),
+                    metadata=dict(context.invocation_metadata() or ()),
+                )
             return await method.answer(request, _deadline_ns(context))
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
             return await _abort(context, error)

@@ -15,8 +15,10 @@ from tritonclient.grpc import service_pb2
 
 from ridgeline.errors import InvalidInput, RidgelineError, Unavailable
 from serving.dataplane import DataPlane
-from serving.protocol.grpc_codec import decode_request, encode_response
+from serving.protocol.grpc_codec import encode_response
+from serving.protocol.grpc_inference import decoded
 from serving.protocol.grpc_method import CallContext
+from serving.protocol.outputs import Wishes
 from serving.protocol.statuses import status_of
 from serving.request import InferRequest, InferResponse
 
@@ -77,6 +79,7 @@ class _Stream:
     def __init__(self, dataplane: DataPlane, *, context: CallContext) -> None:
         self._dataplane = dataplane
         self._deadline_ns = context.deadline_ns
+        self._metadata = context.metadata
         self._fails_call = context.metadata.get(_FAIL_CALL, "").lower() in ("true", "1")
         self._room = _Room()
         # Responses; at the end what the call ends with: nothing (None), or an error.
@@ -149,11 +152,19 @@ class _Stream:
         answer: Any = None
         try:
             wants_empty_final = _wants_empty_final(message)
-            request = decode_request(message, deadline_ns=self._deadline_ns)
+            request, wishes = decoded(
+                message,
+                dataplane=self._dataplane,
+                deadline_ns=self._deadline_ns,
+                metadata=self._metadata,
+            )
             if decoupled:
-                await self._serve_decoupled(request, wants_empty_final=wants_empty_final)
+                await self._serve_decoupled(
+                    request, wishes=wishes, wants_empty_final=wants_empty_final
+                )
             else:
-                answer = _encoded(await self._dataplane.infer(request), final=True)
+                response = await self._dataplane.infer(request)
+                answer = _encoded(response, wishes=wishes, final=True)
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
             answer = error if self._fails_call else _failed(error, request_id=message.id)
         if before is not None:
@@ -163,7 +174,9 @@ class _Stream:
         if done is not None:
             done.set()
 
-    async def _serve_decoupled(self, request: InferRequest, *, wants_empty_final: bool) -> None:
+    async def _serve_decoupled(
+        self, request: InferRequest, *, wishes: Wishes, wants_empty_final: bool
+    ) -> None:
         """Pass on every answer, as it comes; the empty one that ends them if it is wanted."""
         final = False
         version = request.model_version
@@ -171,12 +184,12 @@ class _Stream:
             async for response in responses:
                 final, version = response.final, response.model_version
                 if response.outputs or not final or wants_empty_final:
-                    await self._out.put(_encoded(response, final=final))
+                    await self._out.put(_encoded(response, wishes=wishes, final=final))
         if wants_empty_final and not final:
             end = InferResponse(
                 model_name=request.model_name, model_version=version, outputs={}, id=request.id
             )
-            await self._out.put(_encoded(end, final=True))
+            await self._out.put(_encoded(end, wishes=wishes, final=True))
 
 
 def _wants_empty_final(message: Any) -> bool:
@@ -202,8 +215,8 @@ def _wants_empty_final(message: Any) -> bool:
     return False
 
 
-def _encoded(response: InferResponse, *, final: bool) -> Any:
-    message = encode_response(response)
+def _encoded(response: InferResponse, *, wishes: Wishes, final: bool) -> Any:
+    message = encode_response(response, wishes=wishes)
     message.parameters[_FINAL].bool_param = final
     return service_pb2.ModelStreamInferResponse(infer_response=message)
 

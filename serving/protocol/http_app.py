@@ -11,6 +11,7 @@ from serving.protocol.http_known import KnownHttpRequests
 from serving.protocol.http_logging import logging_routes
 from serving.protocol.http_metadata import metadata_routes
 from serving.protocol.http_repository import repository_routes
+from serving.protocol.http_shared_memory import shared_memory_routes
 from serving.protocol.http_statistics import statistics_routes
 
 _MAX_PATH_CHARACTERS = 200  # of a path in an error text
@@ -25,6 +26,7 @@ def http_app(
             *statistics_routes(dataplane),
             *logging_routes(dataplane, max_request_bytes=max_request_bytes),
             *repository_routes(dataplane, max_request_bytes=max_request_bytes),
+            *shared_memory_routes(dataplane),
             *metadata_routes(dataplane),
             *inference_routes(dataplane, max_request_bytes=max_request_bytes, known=known),
         ],

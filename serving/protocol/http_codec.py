@@ -5,8 +5,8 @@ says how long the JSON part is.
 """
 
 import reprlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,19 +14,28 @@ import orjson
 
 from ridgeline.datatypes import datatype_of_numpy
 from ridgeline.errors import InvalidInput
+from ridgeline.model import ModelSpec
+from serving.protocol.http_raw import raw_inputs
+from serving.protocol.outputs import OUTPUT_PARAMETERS, Wishes, wish_of
+from serving.protocol.parameters import (
+    SCHEDULE_PARAMETERS,
+    checked_parameters,
+    schedule_parameters,
+)
+from serving.protocol.placement import REGION, SharedInputs
 from serving.protocol.tensors import (
-    check_parameters,
     checked_shape,
     from_numbers,
     from_raw,
     naming_model,
-    schedule_parameters,
     to_numbers,
     to_raw,
 )
 from serving.request import InferRequest, InferResponse
+from serving.shared_memory import Regions
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_SIZE = "binary_data_size"
 _MAX_DIGITS = 18  # Python refuses to read numbers of thousands of digits, with an error of its own
 _KINDS = {
     str: "a text",
@@ -39,12 +48,39 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class DecodedRequest:
-    """A request, which of its outputs the client wants as binary data, and how much it sent so."""
+    """A request, how its outputs are wanted, and how much of it came as binary data.
+
+    It `is_plain` where nothing else would have to be known to answer its like.
+    """
 
     request: InferRequest
-    binary_by_output: Mapping[str, bool]
+    wishes: Wishes
     binary_by_default: bool
     binary_bytes: int = 0
+    is_plain: bool = True
+
+    def is_binary(self, name: str) -> bool:
+        """Whether the client wants that output as binary data."""
+        wished = self.wishes[name].binary
+        return self.binary_by_default if wished is None else wished
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What stands around a body: path, header fields, and what these refer to.
+
+    `header_length` is the field Inference-Header-Content-Length; `headers` are forwarded header
+    fields, which become parameters and have the last word over those of the body; `spec` is asked
+    for what a raw request leaves out.
+    """
+
+    model_name: str
+    model_version: str
+    header_length: str | None = None
+    deadline_ns: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    regions: Regions | None = None
+    spec: Callable[[], ModelSpec] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,80 +91,94 @@ class EncodedResponse:
     header_length: int | None
 
 
-def decode_request(
-    body: bytes,
-    *,
-    model_name: str,
-    model_version: str,
-    header_length: str | None,
-    deadline_ns: int | None = None,
-) -> DecodedRequest:
+def decode_request(body: bytes, *, head: Head) -> DecodedRequest:
     """The request in a body. Raw tensors become views of the body.
 
     Raises InvalidInput for malformed JSON, fields of the wrong kind, and sizes that do not fit;
-    Unsupported for a parameter of an extension that this server does not offer.
+    NotFound for an unknown region of shared memory.
     """
-    with naming_model(model_name):
-        return _decoded(
-            body,
-            model_name=model_name,
-            model_version=model_version,
-            header_length=header_length,
-            deadline_ns=deadline_ns,
-        )
+    with naming_model(head.model_name):
+        length = _header_length(head.header_length, body=body)
+        if not length and head.header_length is not None and head.spec is not None:
+            return _decoded_raw(body, head=head, spec=head.spec())
+        return _decoded(body, head=head, length=length)
 
 
-def _decoded(
-    body: bytes,
-    *,
-    model_name: str,
-    model_version: str,
-    header_length: str | None,
-    deadline_ns: int | None,
-) -> DecodedRequest:
-    length = _header_length(header_length, body=body)
-    table = _json_object(body[:length])
-    inputs = _inputs(table, binary=memoryview(body)[length:])
+def _decoded_raw(body: bytes, *, head: Head, spec: ModelSpec) -> DecodedRequest:
+    request = _request(head, inputs=raw_inputs(body, spec=spec), table={}, parameters={})
+    return DecodedRequest(request, Wishes(), binary_by_default=True, is_plain=False)
+
+
+def _decoded(body: bytes, *, head: Head, length: int) -> DecodedRequest:
+    regions = head.regions or Regions()
+    table = json_object(body[:length])
+    inputs = _inputs(table, binary=memoryview(body)[length:], shared=SharedInputs(regions))
     outputs = _list_of_objects(table, "outputs")
-    parameters = _parameters(table, of="the request")
-    request = InferRequest(
-        model_name=model_name,
-        model_version=model_version,
-        id=_optional(table, "id", kind=str, default="", of="the request"),
-        inputs=inputs,
-        outputs=tuple(_required(output, "name", kind=str, of="an output") for output in outputs),
-        deadline_ns=deadline_ns,
-        parameters=parameters,
-        **schedule_parameters(parameters),
+    parameters = checked_parameters(_parameters(table, of="the request"))
+    request = _request(
+        head, inputs=inputs, table=table, parameters=parameters, outputs=_names(outputs)
     )
-    by_output = {}
+    by_output, is_plain = {}, _PLAIN_REQUEST.issuperset(request.parameters)
     for output in outputs:
         of = f"output {output['name']!r}"
         wishes = _parameters(output, of=of)
-        if "binary_data" in wishes:
-            by_output[output["name"]] = _required(wishes, "binary_data", kind=bool, of=of)
+        by_output[output["name"]] = wish = wish_of(wishes, regions=regions, of=of)
+        is_plain = is_plain and not (wish.classes or wish.place)
+        is_plain = is_plain and OUTPUT_PARAMETERS.issuperset(wishes)
     by_default = _optional(
         parameters, "binary_data_output", kind=bool, default=False, of="the request"
     )
     return DecodedRequest(
         request,
-        binary_by_output=by_output,
+        wishes=Wishes(by_output),
         binary_by_default=by_default,
         binary_bytes=len(body) - length,
+        is_plain=is_plain,
     )
+
+
+_PLAIN_REQUEST = SCHEDULE_PARAMETERS | {"binary_data_output"}
+
+
+def _request(
+    head: Head,
+    *,
+    inputs: Mapping[str, np.ndarray],
+    table: dict[str, Any],
+    parameters: Mapping[str, Any],
+    outputs: tuple[str, ...] = (),
+) -> InferRequest:
+    return InferRequest(
+        model_name=head.model_name,
+        model_version=head.model_version,
+        id=_optional(table, "id", kind=str, default="", of="the request"),
+        inputs=inputs,
+        outputs=outputs,
+        deadline_ns=head.deadline_ns,
+        parameters={**parameters, **head.headers},
+        **schedule_parameters(parameters),
+    )
+
+
+def _names(outputs: list[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(required(output, "name", kind=str, of="an output") for output in outputs)
 
 
 def encode_response(response: InferResponse, *, decoded: DecodedRequest) -> EncodedResponse:
     """The body of a response. Raises InvalidInput for an output that JSON cannot carry."""
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
-    for name, array in response.outputs.items():
+    for name, whole in response.outputs.items():
+        array = decoded.wishes.shaped(whole, name=name)
+        place = decoded.wishes[name].place
         output: dict[str, Any] = {
             "name": name,
             "datatype": datatype_of_numpy(array.dtype).name,
             "shape": list(array.shape),
         }
-        if decoded.binary_by_output.get(name, decoded.binary_by_default):
+        if place is not None:
+            place.write(to_raw(array), name=name)
+        elif decoded.is_binary(name):
             binary.append(to_raw(array))
             output["parameters"] = {"binary_data_size": len(binary[-1])}
         else:
@@ -142,6 +192,8 @@ def encode_response(response: InferResponse, *, decoded: DecodedRequest) -> Enco
     }
     if response.id:
         table["id"] = response.id
+    if response.parameters:
+        table["parameters"] = dict(response.parameters)
     header = orjson.dumps(table, option=orjson.OPT_SERIALIZE_NUMPY)
     if not binary:
         return EncodedResponse(body=header, header_length=None)
@@ -160,7 +212,8 @@ def _header_length(text: str | None, *, body: bytes) -> int:
     return int(text)
 
 
-def _json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Raises InvalidInput."""
     try:
         table = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -170,29 +223,36 @@ def _json_object(data: bytes) -> dict[str, Any]:
     return table
 
 
-def _inputs(table: dict[str, Any], *, binary: memoryview) -> dict[str, np.ndarray]:
+def _inputs(
+    table: dict[str, Any], *, binary: memoryview, shared: SharedInputs
+) -> dict[str, np.ndarray]:
     inputs: dict[str, np.ndarray] = {}
     position = 0
     for tensor in _list_of_objects(table, "inputs"):
-        name = _required(tensor, "name", kind=str, of="an input")
+        name = required(tensor, "name", kind=str, of="an input")
         if name in inputs:
             raise InvalidInput(f"input {name!r} is given twice")
-        datatype_name = _required(tensor, "datatype", kind=str, of=f"input {name!r}")
-        shape = checked_shape(
-            _required(tensor, "shape", kind=list, of=f"input {name!r}"), name=name
-        )
-        size = _binary_size(tensor, name=name, left=len(binary) - position)
-        if size is None:
+        of = f"input {name!r}"
+        datatype_name = required(tensor, "datatype", kind=str, of=of)
+        shape = checked_shape(required(tensor, "shape", kind=list, of=of), name=name)
+        parameters = _parameters(tensor, of=of)
+        raw: bytes | memoryview | None = None
+        if _SIZE in parameters or REGION in parameters:
+            _check_form(tensor, parameters=parameters, of=of)
+            raw = shared.read(parameters, of=of)
+            if raw is None:
+                size = _binary_size(parameters, of=of, left=len(binary) - position)
+                raw = binary[position : position + size]
+                position += size
+        if raw is None:
             inputs[name] = from_numbers(
-                _required(tensor, "data", kind=list, of=f"input {name!r}"),
+                required(tensor, "data", kind=list, of=of),
                 datatype_name=datatype_name,
                 shape=shape,
                 name=name,
             )
         else:
-            raw = binary[position : position + size]
             inputs[name] = from_raw(raw, datatype_name=datatype_name, shape=shape, name=name)
-            position += size
     if position != len(binary):
         raise InvalidInput(
             f"the inputs take {position} bytes of binary data, received {len(binary)}"
@@ -200,17 +260,18 @@ def _inputs(table: dict[str, Any], *, binary: memoryview) -> dict[str, np.ndarra
     return inputs
 
 
-def _binary_size(tensor: dict[str, Any], *, name: str, left: int) -> int | None:
-    of = f"input {name!r}"
-    parameters = _parameters(tensor, of=of)
-    if "binary_data_size" not in parameters:
-        return None
-    size: int = _required(parameters, "binary_data_size", kind=int, of=of)
-    if "data" in tensor:
-        raise InvalidInput(f"input {name!r} has both 'data' and 'binary_data_size'; expected one")
+def _check_form(tensor: dict[str, Any], *, parameters: Mapping[str, Any], of: str) -> None:
+    forms = [name for name in (_SIZE, REGION) if name in parameters]
+    forms += ["data"] if "data" in tensor else []
+    if len(forms) > 1:
+        raise InvalidInput(f"{of} has both {' and '.join(map(repr, forms))}; expected one of them")
+
+
+def _binary_size(parameters: Mapping[str, Any], *, of: str, left: int) -> int:
+    size: int = required(parameters, _SIZE, kind=int, of=of)
     if not 0 <= size <= left:
         raise InvalidInput(
-            f"input {name!r} announces {size} bytes of binary data, {left} are left in the body"
+            f"{of} announces {size} bytes of binary data, {left} are left in the body"
         )
     return size
 
@@ -227,15 +288,15 @@ def _list_of_objects(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 def _parameters(table: dict[str, Any], *, of: str) -> dict[str, Any]:
     parameters: dict[str, Any] = _optional(table, "parameters", kind=dict, default={}, of=of)
-    check_parameters(parameters, of=of)
     return parameters
 
 
-def _optional(table: dict[str, Any], key: str, *, kind: type, default: Any, of: str) -> Any:
-    return _required(table, key, kind=kind, of=of) if key in table else default
+def _optional(table: Mapping[str, Any], key: str, *, kind: type, default: Any, of: str) -> Any:
+    return required(table, key, kind=kind, of=of) if key in table else default
 
 
-def _required(table: dict[str, Any], key: str, *, kind: type, of: str) -> Any:
+def required(table: Mapping[str, Any], key: str, *, kind: type, of: str) -> Any:
+    """A field of the table `of` that name, of that kind exactly. Raises InvalidInput."""
     if key not in table:
         raise InvalidInput(f"{of} needs the field {key!r}, received only {', '.join(table)}")
     value = table[key]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from serving.dataplane import DataPlane
 from serving.protocol.http_codec import (
     HEADER_LENGTH,
     EncodedResponse,
+    Head,
     decode_request,
     encode_response,
 )
@@ -51,13 +53,20 @@ class _Inference:
         model, version = model_of(request)
         timeout_ns = timeout_ns_of(request)
         deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
-        decoded = decode_request(
-            await body_of(request, most_bytes=self._max_request_bytes),
+        body = await body_of(request, most_bytes=self._max_request_bytes)
+        head = Head(
             model_name=model,
             model_version=version,
-            header_length=request.headers.get(HEADER_LENGTH),
+            header_length=_header_length(request),
             deadline_ns=deadline_ns,
+            headers=self._dataplane.forwarding.of_http(request.headers.items()),
+            regions=self._dataplane.regions,
+            spec=lambda: self._dataplane.find(model, version=version).loaded.spec,
         )
+        decoded = decode_request(body, head=head)
+        if decoded.wishes.classify:
+            found = self._dataplane.find(model, version=version)
+            decoded = dataclasses.replace(decoded, wishes=decoded.wishes.knowing(found))
         with cancelled_on_disconnect(request):
             response = await self._dataplane.infer(decoded.request)
         encoded = encode_response(response, decoded=decoded)
@@ -71,6 +80,13 @@ class _Inference:
         ):
             self._known.learn_http(request.scope[WIRE], decoded, timeout_ns=timeout_ns)
         return Response(encoded.body, headers=_fields(encoded))
+
+
+def _header_length(request: Request) -> str | None:
+    values = request.headers.getlist(HEADER_LENGTH)
+    if len(values) > 1:
+        raise InvalidInput(f"{HEADER_LENGTH} must be given once, received {values[:5]}")
+    return values[0] if values else None
 
 
 async def _compressed(encoded: EncodedResponse, *, encoding: str) -> Response:

@@ -68,14 +68,13 @@ class KnownHttpRequests(KnownRequests):
         model = self._dataplane.find(request.model_name, version=request.model_version)
         spec = model.loaded.spec
         names = tuple(tensor.name for tensor in spec.outputs)
-        as_binary = all(
-            decoded.binary_by_output.get(name, decoded.binary_by_default) for name in names
-        )
+        as_binary = all(decoded.is_binary(name) for name in names)
         tensors = (*spec.inputs, *spec.outputs)
         if model.batcher is None:
             return
         if (
             request.id
+            or not decoded.is_plain
             or request.outputs not in ((), names)
             or not as_binary
             or any(FREE in tensor.shape or tensor.datatype == "BYTES" for tensor in tensors)

@@ -6,6 +6,7 @@ from http import HTTPStatus
 import grpc
 
 from ridgeline.errors import (
+    AlreadyThere,
     CorruptData,
     DeadlineExceeded,
     InvalidInput,
@@ -29,6 +30,7 @@ _MAX_TEXT_CHARACTERS = 600
 STATUSES: tuple[tuple[type[Exception], grpc.StatusCode, HTTPStatus], ...] = (
     (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT, HTTPStatus.BAD_REQUEST),
     (NotFound, grpc.StatusCode.NOT_FOUND, HTTPStatus.NOT_FOUND),
+    (AlreadyThere, grpc.StatusCode.ALREADY_EXISTS, HTTPStatus.BAD_REQUEST),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, HTTPStatus.TOO_MANY_REQUESTS),
     (Unavailable, grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED, HTTPStatus.GATEWAY_TIMEOUT),

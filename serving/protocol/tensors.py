@@ -8,17 +8,16 @@ import contextlib
 import itertools
 import math
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ridgeline.datatypes import Datatype, datatype, datatype_of_numpy
-from ridgeline.errors import InvalidInput, Unsupported
+from ridgeline.errors import InvalidInput, NotFound
 
 _LENGTH_BYTES = 4
 _MAX_AXES = 64  # numpy's limit
-_MAX_PARAMETER = 2**63
 _MAX_ELEMENTS = 2**40  # more than any request holds, less than what numpy fails to count
 
 # FP16 and BF16 have no typed field and no JSON form: as in Triton, they travel as raw bytes only.
@@ -32,44 +31,14 @@ _ELEMENT_TYPES: dict[str, set[type]] = {
     "O": {str, bytes},
 }
 
-# Wishes whose silent neglect would hand the client something else than it asked for.
-_UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
-
 
 @contextlib.contextmanager
 def naming_model(model_name: str) -> Iterator[None]:
     """Put the model's name in front of what is said of its tensors."""
     try:
         yield
-    except (InvalidInput, Unsupported) as error:
+    except (InvalidInput, NotFound) as error:
         raise type(error)(f"model {model_name!r}: {error}") from error
-
-
-def check_parameters(parameters: Iterable[str], *, of: str) -> None:
-    """Raises Unsupported where the parameters of a tensor ask for an extension that is not here."""
-    for parameter in _UNSUPPORTED_PARAMETERS:
-        if parameter in parameters:
-            raise Unsupported(f"the parameter {parameter!r} of {of} is not supported")
-
-
-def schedule_parameters(parameters: Mapping[str, Any]) -> dict[str, int]:
-    """`priority` and `timeout_ns` of a request, from its parameters of the schedule policy.
-
-    As in Triton, `priority` is 0 for the default and 1 for the highest, `timeout` is microseconds.
-    Raises InvalidInput where one of them is no whole number, or negative.
-    """
-    found = {}
-    for name, key, scale in (("priority", "priority", 1), ("timeout", "timeout_ns", 1000)):
-        value = parameters.get(name)
-        if value is None:
-            continue
-        if type(value) is not int or not 0 <= value < _MAX_PARAMETER:
-            raise InvalidInput(
-                f"the parameter {name!r} must be a whole number, not negative, "
-                f"received {reprlib.repr(value)}"
-            )
-        found[key] = value * scale
-    return found
 
 
 def checked_shape(shape: Iterable[int], *, name: str) -> tuple[int, ...]:

@@ -47,6 +47,9 @@ class Context:
     def time_remaining(self) -> float | None:
         return self._seconds_left
 
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
     async def abort(
         self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, str], ...]
     ) -> None:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from ridgeline.datatypes import DATATYPES
-from ridgeline.errors import InvalidInput, RidgelineError, Unsupported
-from serving.protocol.grpc_codec import decode_request, encode_response
+from ridgeline.errors import InvalidInput, NotFound, RidgelineError
+from serving.protocol.grpc_codec import decode_request, encode_response, output_wishes
 from serving.request import InferResponse
+from serving.shared_memory import Regions
 
 # The field of each datatype as the protocol's specification lists them, and two values for it.
 TYPED = {
@@ -101,7 +102,7 @@ def test_a_message_without_inputs_has_none():
             _message(("x", "FP32", [1]), ("x", "FP32", [1]), raw=[bytes(4)] * 2),
             "input 'x' is given twice",
         ),
-        (_message(("x", "FP32", [1]), raw=[bytes(4)] * 2), "each of 1 inputs, received 2"),
+        (_message(("x", "FP32", [1]), raw=[bytes(4)] * 2), "each of 1 inputs .* received 2"),
         (_message(("x", "FP32", [2]), raw=[bytes(4)]), r"FP32 \[2\] takes 8 bytes, received 4"),
         (_message(("x", "FP32", [-1]), raw=[bytes(4)]), r"not negative, received \[-1\]"),
         (_message(("x", "FP99", [1]), raw=[bytes(4)]), "input 'x': expected a datatype"),
@@ -134,21 +135,39 @@ def test_data_in_both_forms_is_refused():
         _decode(message)
 
 
-@pytest.mark.parametrize("parameter", ["classification", "shared_memory_region"])
-def test_extensions_that_are_not_here_are_refused_instead_of_neglected(parameter):
+@pytest.mark.parametrize("classes", [0, -1])
+def test_a_number_of_classes_that_makes_no_sense_is_refused(classes):
     message = _message(("x", "INT8", [1]), raw=[b"1"], outputs=["y"])
-    message.outputs[0].parameters[parameter].int64_param = 2
+    message.outputs[0].parameters["classification"].int64_param = classes
 
-    with pytest.raises(Unsupported, match=f"model 'm': the parameter '{parameter}' of output 'y'"):
-        _decode(message)
+    with pytest.raises(InvalidInput, match="model 'm': invalid value for 'classification'"):
+        output_wishes(message, regions=Regions())
 
 
-def test_an_input_in_shared_memory_is_refused():
+def test_an_input_in_an_unknown_region_is_refused():
     message = _message(("x", "INT8", [1]))
     message.inputs[0].parameters["shared_memory_region"].string_param = "r"
+    message.inputs[0].parameters["shared_memory_byte_size"].int64_param = 1
 
-    with pytest.raises(Unsupported, match="of input 'x' is not supported"):
+    with pytest.raises(NotFound, match="model 'm': Unable to find shared memory region: 'r'"):
         _decode(message)
+
+
+def test_parameters_of_a_response_arrive_with_their_kinds():
+    parameters = {"a": True, "b": -1, "c": 2**63, "d": 0.5, "e": "x"}
+
+    message = encode_response(InferResponse("m", "3", {}, parameters=parameters))
+
+    kinds = {
+        name: value.WhichOneof("parameter_choice") for name, value in message.parameters.items()
+    }
+    assert kinds == {
+        "a": "bool_param",
+        "b": "int64_param",
+        "c": "uint64_param",
+        "d": "double_param",
+        "e": "string_param",
+    }
 
 
 @pytest.mark.parametrize("field", ["int64_param", "uint64_param"])

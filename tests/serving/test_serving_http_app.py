@@ -192,9 +192,9 @@ async def test_head_is_answered_where_get_is(client):
         ),
         (
             "identity",
-            _body([1, 2], outputs=[{"name": "y", "parameters": {"classification": 1}}]),
-            501,
-            "model 'identity': the parameter 'classification' of output 'y'",
+            _body([1, 2], outputs=[{"name": "y", "parameters": {"classification": -1}}]),
+            400,
+            "model 'identity': invalid value for 'classification' parameter of output 'y'",
         ),
     ],
 )
@@ -245,6 +245,34 @@ async def test_a_compressed_body_is_answered_and_a_cut_one_refused(client):
     cut = await _infer(client, body[:-4], headers={"Content-Encoding": "gzip"})
     assert cut.status == 400
     assert "the gzip request is cut off" in cut.json["error"]
+
+
+async def test_a_header_length_that_is_given_twice_is_refused(dataplane):
+    app = http_app(dataplane, max_request_bytes=MAX_REQUEST_BYTES)
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    field = (b"inference-header-content-length", b"2")
+    scope = {"type": "http", "method": "POST", "path": "/v2/models/identity/infer"}
+    await app({**scope, "query_string": b"", "headers": [field, field]}, receive, send)
+
+    assert sent[0]["status"] == 400
+
+
+async def test_a_raw_request_is_the_input_itself(client):
+    headers = {"Inference-Header-Content-Length": "0"}
+
+    answer = await _infer(client, np.float32([1.5, -2]).tobytes(), headers=headers)
+
+    assert answer.status == 200
+    size = int(answer.headers["inference-header-content-length"])
+    assert np.frombuffer(answer.body[size:], np.float32).tolist() == [1.5, -2]
+    assert (await _infer(client, b"abc", headers=headers)).status == 400
 
 
 async def test_a_long_path_does_not_come_back_whole(client):

@@ -10,13 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ridgeline.datatypes import DATATYPES
-from ridgeline.errors import InvalidInput, RidgelineError, Unsupported
-from serving.protocol.http_codec import HEADER_LENGTH, decode_request, encode_response
+from ridgeline.errors import InvalidInput, NotFound, RidgelineError
+from serving.protocol.http_codec import HEADER_LENGTH, Head, decode_request, encode_response
 from serving.request import InferResponse
 
 
 def _decode(body: bytes, header_length: str | None = None):
-    return decode_request(body, model_name="m", model_version="3", header_length=header_length)
+    head = Head(model_name="m", model_version="3", header_length=header_length)
+    return decode_request(body, head=head)
 
 
 def _body(table) -> bytes:
@@ -49,7 +50,8 @@ def test_every_part_of_a_json_request_arrives():
     assert (request.model_name, request.model_version, request.id) == ("m", "3", "7")
     assert request.inputs["x"].tolist() == [0.5]
     assert request.outputs == ("b", "a")
-    assert decoded.binary_by_output == {"b": True}
+    assert (decoded.is_binary("b"), decoded.is_binary("a")) == (True, False)
+    assert not decoded.is_plain
     assert not decoded.binary_by_default
     assert (request.priority, request.timeout_ns, request.deadline_ns) == (0, None, None)
 
@@ -57,9 +59,8 @@ def test_every_part_of_a_json_request_arrives():
 def test_deadline_priority_and_timeout_arrive():
     body = _body({"parameters": {"priority": 2, "timeout": 1_500}})
 
-    request = decode_request(
-        body, model_name="m", model_version="", header_length=None, deadline_ns=5
-    ).request
+    head = Head(model_name="m", model_version="", deadline_ns=5)
+    request = decode_request(body, head=head).request
 
     assert (request.deadline_ns, request.priority, request.timeout_ns) == (5, 2, 1_500_000)
 
@@ -150,7 +151,7 @@ def test_json_and_binary_inputs_may_stand_in_one_request():
         ),
         (
             {"inputs": [_tensor(data=[1], parameters={"binary_data_size": 0})]},
-            "both 'data' and 'binary_data_size'",
+            "both 'binary_data_size' and 'data'",
         ),
         ({"id": 7}, "'id' of the request must be a text, received 7"),
         ({"outputs": [{}]}, "an output needs the field 'name'"),
@@ -187,17 +188,33 @@ def test_binary_data_that_no_input_takes_are_refused():
 
 
 @pytest.mark.parametrize(
-    "table",
+    ("table", "error", "words"),
     [
-        {"outputs": [{"name": "y", "parameters": {"classification": 2}}]},
-        {"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]},
-        {"inputs": [_tensor(parameters={"shared_memory_region": "r"})]},
+        ({"outputs": [{"name": "y", "parameters": {"classification": -1}}]}, InvalidInput, ">= 0"),
+        ({"outputs": [{"name": "y", "parameters": {"classification": "2"}}]}, InvalidInput, "'2'"),
+        (
+            {"outputs": [{"name": "y", "parameters": {"shared_memory_region": 1}}]},
+            InvalidInput,
+            "1",
+        ),
+        (
+            {"inputs": [_tensor(parameters={"shared_memory_region": "r"})]},
+            InvalidInput,
+            "'shared_memory_byte_size' must be specified",
+        ),
+        (
+            {
+                "inputs": [
+                    _tensor(parameters={"shared_memory_region": "r", "shared_memory_byte_size": 4})
+                ]
+            },
+            NotFound,
+            "Unable to find shared memory region: 'r'",
+        ),
     ],
 )
-def test_extensions_that_are_not_here_are_refused_instead_of_neglected(table):
-    with pytest.raises(
-        Unsupported, match=r"model 'm': the parameter '\w+' of (in|out)put '[xy]' is not supported"
-    ):
+def test_wishes_that_cannot_be_met_are_refused_with_the_models_name(table, error, words):
+    with pytest.raises(error, match=f"model 'm': .*{words}"):
         _decode(_body(table))
 
 

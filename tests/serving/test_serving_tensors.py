@@ -9,14 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ridgeline.datatypes import DATATYPES
-from ridgeline.errors import InvalidInput, Unsupported
+from ridgeline.errors import InvalidInput
 from serving.protocol.tensors import (
-    check_parameters,
     checked_shape,
     from_numbers,
     from_raw,
-    naming_model,
-    schedule_parameters,
     split_bytes,
     to_numbers,
     to_raw,
@@ -316,34 +313,3 @@ def test_an_array_with_gaps_is_written_row_by_row():
     assert to_raw(array) == array.copy().tobytes()
     assert to_numbers(array, name="y").tolist() == array.ravel().tolist()
     assert to_numbers(array, name="y").flags.c_contiguous
-
-
-def test_parameters_of_extensions_that_are_not_here_are_refused_with_the_models_name():
-    check_parameters({"binary_data": True}, of="output 'y'")
-    with (
-        pytest.raises(Unsupported, match="model 'm': the parameter 'classification' of output 'y'"),
-        naming_model("m"),
-    ):
-        check_parameters({"classification": 3}, of="output 'y'")
-
-
-@pytest.mark.parametrize(
-    ("parameters", "found"),
-    [
-        ({}, {}),
-        ({"priority": 0, "timeout": 0}, {"priority": 0, "timeout_ns": 0}),
-        ({"priority": 2, "of the user": "x"}, {"priority": 2}),
-        ({"timeout": 1_500}, {"timeout_ns": 1_500_000}),  # microseconds
-        ({"priority": 2**63 - 1}, {"priority": 2**63 - 1}),
-        ({"priority": None}, {}),
-    ],
-)
-def test_priority_and_timeout_are_read_from_the_parameters(parameters, found):
-    assert schedule_parameters(parameters) == found
-
-
-@pytest.mark.parametrize("value", [-1, 2**63, 1.0, "1", True, [], {}])
-@pytest.mark.parametrize("name", ["priority", "timeout"])
-def test_a_priority_or_timeout_that_is_no_whole_number_is_refused(name, value):
-    with pytest.raises(InvalidInput, match=f"the parameter '{name}' must be a whole number"):
-        schedule_parameters({name: value})
