@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed-$(FLAVOUR)
 PACKAGES := ridgeline training export serving loadtest conformance
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format serve zoo bench bench-peers measurement budget budget-proof triton conformance fuzz lock clean
+.PHONY: help install compile demo test lint format serve zoo bench bench-peers measurement budget budget-proof triton conformance fuzz lock clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,7 +22,11 @@ $(INSTALLED): requirements/$(FLAVOUR).txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --require-hashes --requirement requirements/$(FLAVOUR).txt
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m serving.compile
 	@touch $@
+
+compile: $(INSTALLED) ## Compile the modules on the way of every request anew, after a change to them
+	$(BIN)/python -m serving.compile
 
 # However make ends, the demo ends with it.
 demo: export RIDGELINE_STOP_WITH_PARENT = 1
@@ -105,4 +109,4 @@ lock: ## Resolve the versions of pyproject.toml anew into requirements/
 	rm -r .lock-venv
 
 clean: ## Remove what the commands above made, except published models
-	rm -rf $(VENV) artifacts reports .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) artifacts build reports .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

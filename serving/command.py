@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import json
+import logging
 import os
 import signal
 import sys
@@ -12,10 +13,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ridgeline.settings import add_settings, load_settings
+from serving.compiled import INTERPRETED_BECAUSE
 from serving.settings import SECTION, ServeSettings
 
 if TYPE_CHECKING:
     from serving.gateway import Gateway
+
+logger = logging.getLogger(__name__)
 
 _GC_THRESHOLDS = (50_000, 20, 100)
 _SWITCH_INTERVAL_S = 0.0005
@@ -31,7 +35,6 @@ def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
     settings = load_settings(
         ServeSettings, section=SECTION, arguments=arguments, environ=os.environ
     )
-    sys.setswitchinterval(float(os.environ.get("SWI", "0.005")))
     import uvloop  # what follows needs the `serve` extra; `--help` does not
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -50,6 +53,8 @@ async def _serve(settings: ServeSettings, *, as_json: bool) -> Mapping[str, Any]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if INTERPRETED_BECAUSE is not None:
+        logger.warning("requests pass through interpreted code: %s", INTERPRETED_BECAUSE)
     gateway = Gateway(settings)
     starting = asyncio.create_task(gateway.start())
     stopping = asyncio.create_task(stop.wait())
@@ -87,7 +92,13 @@ def _announce(gateway: "Gateway", *, as_json: bool) -> None:
         f"{served.name}/{served.version}": served.state.value for served in gateway.registry
     } | {name: f"UNAVAILABLE: {reason}" for name, reason in gateway.registry.broken.items()}
     if as_json:
-        ready = {"event": "ready", "pid": os.getpid(), **asdict(addresses), "models": models}
+        ready = {
+            "event": "ready",
+            "pid": os.getpid(),
+            **asdict(addresses),
+            "models": models,
+            "compiled": INTERPRETED_BECAUSE is None,
+        }
         print(json.dumps(ready), flush=True)
         return
     host = addresses.host

@@ -2,6 +2,8 @@
 
 import asyncio
 import functools
+from collections.abc import Callable
+from typing import cast
 
 from serving.dataplane import DataPlane
 from serving.protocol.frontend import listening_socket
@@ -41,7 +43,9 @@ class DirectFrontEnd:
         """Begin to answer."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            self._service.connection, sock=self._socket, ssl=self._tls
+            cast("Callable[[], asyncio.Protocol]", self._service.connection),
+            sock=self._socket,
+            ssl=self._tls,
         )
         await self._http.start()
 

@@ -7,16 +7,14 @@ over the methods that all front ends share; what streams is in `grpc_stream_call
 
 import asyncio
 import time
-from collections import deque
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from ridgeline.errors import RidgelineError, Unavailable
-from serving.batcher import Batcher
 from serving.dataplane import DataPlane
-from serving.job import BatchOutputs, Buffer, Job, Payload
+from serving.job import BatchOutputs, Job, Payload
 from serving.protocol import grpc_wire
 from serving.protocol.grpc_codec import encode_response
 from serving.protocol.grpc_inference import decoded
@@ -71,38 +69,18 @@ class GrpcService:
         return Call(connection, number, head=head, service=self)
 
 
-class Call(Job):
-    """One unary call; where its request is recognised, also the job that waits for the engine."""
-
-    __slots__ = (
-        "_batcher",
-        "_chunks",
-        "_head",
-        "_known",
-        "_service",
-        "_size",
-        "_task",
-        "connection",
-        "number",
-        "receive_window",
-        "send_window",
-        "unsent",
-    )
-    paced = False
+class Call(Stream):
+    """One unary call."""
 
     def __init__(
         self, connection: Connection, number: int, *, head: CallHead, service: GrpcService
     ) -> None:
-        self.connection = connection
-        self.number = number
-        self.receive_window = connection.limits.stream_window_bytes
-        self.send_window = connection.peer_window
-        self.unsent: deque[tuple[Buffer, int, int]] | None = None
+        super().__init__(connection, number)
         self._head = head
         self._service = service
         self._chunks: list[memoryview] = []
         self._size = 0
-        self._batcher: Batcher | None = None
+        self._job: _CallJob | None = None
         self._task: asyncio.Task[None] | None = None
         timeout_ns = head.timeout_ns
         self.deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
@@ -131,25 +109,17 @@ class Call(Job):
     def aborted(self) -> None:
         """The caller has gone: its work is dropped."""
         self._chunks.clear()
-        if self._batcher is not None:
-            self._batcher.cancel(self)
+        if self._job is not None:
+            self._job.batcher.cancel(self._job)
         if self._task is not None:
             self._task.cancel()
-
-    def drained(self) -> None:
-        """Nothing: the answer was given as a whole."""
-
-    def answer(self, outputs: BatchOutputs, first: int, last: int) -> None:
-        """Put the answer together from its template, and send it."""
-        body = self._known.template.body(outputs, first, last)
-        self.connection.answer(self, envelope=grpc_wire.OK, body=body)
 
     def fail(self, error: Exception) -> None:
         """Send a status instead of an answer."""
         self.connection.refuse(self, block=_block_of(error))
 
     def _submit(self, known: KnownRequest, payloads: tuple[Payload, ...]) -> None:
-        """Become the job that the batcher wants, or be refused as the last one of this kind was."""
+        """Hand the job to its batcher, or be refused as the last one of this kind was."""
         self._chunks = []
         batcher = known.batcher
         kind = (known, self._head.timeout_ns)
@@ -157,18 +127,9 @@ class Call(Job):
         if block is not None:
             self.connection.refuse(self, block=block)
             return
-        self._known = known
-        Job.__init__(
-            self,
-            payloads,
-            rows=known.rows,
-            size_bytes=known.size_bytes,
-            deadline_ns=self.deadline_ns,
-            timeout_ns=known.timeout_ns,
-            priority=known.priority,
-        )
+        job = _CallJob(self, known, payloads)
         try:
-            batcher.submit(self)
+            batcher.submit(job)
         except Unavailable as refusal:
             block = _block_of(refusal)
             if refusal.retry_after_ns is not None:
@@ -177,7 +138,7 @@ class Call(Job):
         except RidgelineError as error:
             self.fail(error)
         else:
-            self._batcher = batcher
+            self._job = job
 
     async def _respond(self) -> None:
         """The thorough way."""
@@ -223,6 +184,34 @@ class Call(Job):
         if method is None:
             raise Refused(grpc.StatusCode.UNIMPLEMENTED, f"no method {self._head.path!r}")
         return method
+
+
+class _CallJob(Job):
+    """The request of a call, where it is recognised, on its way through the batcher."""
+
+    __slots__ = ("_call", "_known", "batcher")
+
+    def __init__(self, call: Call, known: KnownRequest, payloads: tuple[Payload, ...]) -> None:
+        super().__init__(
+            payloads,
+            rows=known.rows,
+            size_bytes=known.size_bytes,
+            deadline_ns=call.deadline_ns,
+            timeout_ns=known.timeout_ns,
+            priority=known.priority,
+        )
+        self.batcher = known.batcher
+        self._call = call
+        self._known = known
+
+    def answer(self, outputs: BatchOutputs, first: int, last: int) -> None:
+        """Put the answer together from its template, and send it."""
+        body = self._known.template.body(outputs, first, last)
+        self._call.connection.answer(self._call, envelope=grpc_wire.OK, body=body)
+
+    def fail(self, error: Exception) -> None:
+        """Send a status instead of an answer."""
+        self._call.fail(error)
 
 
 def _block_of(error: Exception) -> bytes:

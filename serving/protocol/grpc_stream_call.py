@@ -14,20 +14,17 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from serving.job import Buffer
 from serving.protocol import grpc_wire
 from serving.protocol.grpc_method import CallContext, StreamMethod, retry_metadata
 from serving.protocol.grpc_wire import CallHead, MessageReader, Refused
-from serving.protocol.http2 import Connection
+from serving.protocol.http2 import Connection, Stream
 from serving.protocol.statuses import status_of
 
 _NS_PER_S = 1_000_000_000
 
 
-class StreamCall:
+class StreamCall(Stream):
     """One call of a method that streams; a task of `tasks` answers it."""
-
-    paced = True
 
     def __init__(
         self,
@@ -39,10 +36,7 @@ class StreamCall:
         max_request_bytes: int,
         tasks: set[asyncio.Task[None]],
     ) -> None:
-        self.connection, self.number = connection, number
-        self.receive_window = connection.limits.stream_window_bytes
-        self.send_window = connection.peer_window
-        self.unsent: deque[tuple[Buffer, int, int]] | None = None
+        super().__init__(connection, number, paced=True)
         self._head, self._method, self._most_bytes = head, method, max_request_bytes
         self._reader = MessageReader(most=max_request_bytes)
         self._messages: deque[tuple[bool, bytes]] = deque()
@@ -108,8 +102,8 @@ class StreamCall:
         try:
             async with timer:
                 await self._answer()
-        except Refused as error:
-            return grpc_wire.trailers_block(error.code, str(error))
+        except Refused as refused:
+            return grpc_wire.trailers_block(refused.code, str(refused))
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
             if timer.expired():
                 text = "the deadline of the call has passed"

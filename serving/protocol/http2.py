@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import hpack
 
@@ -100,28 +100,32 @@ class Limits:
             raise ValueError(f"concurrent_streams must be positive, received {self}")
 
 
-class Stream(Protocol):
+class Stream:
     """One request of a connection and its answer; whoever opens it gives meaning to what comes.
 
-    The attributes belong to the connection. They begin with the stream's number, the connection's
-    `limits.stream_window_bytes`, its `peer_window`, and None. The client may go on sending as soon
-    as what it sent was read, or, where the stream is `paced`, when `Connection.admit` says so.
+    The attributes belong to the connection. The client may go on sending as soon as what it sent was
+    read, or, where the stream is `paced`, when `Connection.admit` says so.
     """
 
-    number: int
-    receive_window: int
-    send_window: int
-    unsent: deque[tuple[Buffer, int, int]] | None  # payload, kind, flags of frames
-    paced: bool
+    def __init__(self, connection: "Connection", number: int, *, paced: bool = False) -> None:
+        self.connection = connection
+        self.number = number
+        self.receive_window = connection.limits.stream_window_bytes
+        self.send_window = connection.peer_window
+        self.unsent: deque[tuple[Buffer, int, int]] | None = None  # payload, kind, flags of frames
+        self.paced = paced
 
     def received(self, chunk: memoryview) -> None:
         """A piece of the body; it stays valid as long as it is referred to."""
+        raise NotImplementedError
 
     def ended(self) -> None:
         """The request is complete."""
+        raise NotImplementedError
 
     def aborted(self) -> None:
         """The peer has reset the stream, or has gone, before the answer was sent."""
+        raise NotImplementedError
 
     def drained(self) -> None:
         """All that was given to `Connection.send` so far has left for the peer."""
@@ -183,7 +187,7 @@ class HeaderBlocks:
     def _table_state(self) -> tuple[int, int, object]:
         """Differs after every change: a new entry, an object of its own, comes first."""
         table = self._decoder.header_table
-        entries = table.dynamic_entries
+        entries: Any = table.dynamic_entries  # a compiled tuple type would be a copy of the entry
         return table.maxsize, len(entries), entries[0] if entries else None
 
 
@@ -195,8 +199,11 @@ def stateless_block(fields: Fields) -> bytes:
     return _EMPTY_TABLE + block
 
 
-class Connection(asyncio.Protocol):
-    """The server's side of one connection.
+class Connection:
+    """The server's side of one connection: a protocol in asyncio's sense.
+
+    It does not inherit from asyncio.Protocol, which would keep it from being compiled to a native
+    class.
 
     `open_stream` is called for each request with what `read_head` made of its header fields.
     """
@@ -272,6 +279,9 @@ class Connection(asyncio.Protocol):
             self._read_frames(data)
         except _ConnectionFault as fault:
             self._go_away(fault.code, str(fault))
+
+    def eof_received(self) -> None:
+        """The peer sends no more: it has gone, and asyncio closes the connection."""
 
     def pause_writing(self) -> None:
         """A peer that does not read its answers is not read either."""

@@ -4,19 +4,16 @@ What `http_known` recognises in the bytes of a connection goes straight into the
 and its answer from the batch to the connection. Everything else is uvicorn's and the application's.
 """
 
-import time
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ridgeline.errors import RidgelineError
-from serving.batcher import Batcher
-from serving.job import BatchOutputs, Job, Payload
+from serving.job import Payload
 from serving.protocol.grpc_known import KnownRequest
 from serving.protocol.http_inference import WIRE
-from serving.protocol.http_known import KnownHttpRequests, error_response
-from serving.protocol.http_routes import retry_headers
-from serving.protocol.statuses import status_of
+from serving.protocol.http_job import HttpJob
+from serving.protocol.http_known import KnownHttpRequests
 
 
 class DirectHttpProtocol(HttpToolsProtocol):
@@ -25,7 +22,7 @@ class DirectHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, known: KnownHttpRequests, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._known = known
-        self._job: _HttpJob | None = None
+        self._job: HttpJob | None = None
         self._held = b""  # what a client sent before it was answered
         self._promising: list[bytes] = []  # the beginning of what may be a known request
         self._missing_bytes = 0  # of it
@@ -118,39 +115,8 @@ class DirectHttpProtocol(HttpToolsProtocol):
             self.data_received(held)
 
     def _submit(self, known: KnownRequest, payloads: tuple[Payload, ...]) -> None:
-        job = self._job = _HttpJob(self, known, payloads)
+        job = self._job = HttpJob(self.respond, known, payloads)
         try:
             job.batcher.submit(job)
         except RidgelineError as error:
             job.fail(error)
-
-
-class _HttpJob(Job):
-    """A recognised request."""
-
-    __slots__ = ("_connection", "_known", "batcher")
-
-    def __init__(
-        self, connection: DirectHttpProtocol, known: KnownRequest, payloads: tuple[Payload, ...]
-    ) -> None:
-        timeout_ns = known.wire_timeout_ns
-        super().__init__(
-            payloads,
-            rows=known.rows,
-            size_bytes=known.size_bytes,
-            deadline_ns=None if timeout_ns is None else time.monotonic_ns() + timeout_ns,
-            timeout_ns=known.timeout_ns,
-            priority=known.priority,
-        )
-        self.batcher: Batcher = known.batcher
-        self._connection = connection
-        self._known = known
-
-    def answer(self, outputs: BatchOutputs, first: int, last: int) -> None:
-        """Put the response together from its template, and send it."""
-        self._connection.respond(b"".join(self._known.template.body(outputs, first, last)))
-
-    def fail(self, error: Exception) -> None:
-        """Send the error."""
-        _, status, text = status_of(error)
-        self._connection.respond(error_response(status, text, retry_headers(error)))

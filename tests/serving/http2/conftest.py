@@ -13,7 +13,7 @@ from h2.events import DataReceived, ResponseReceived, StreamEnded, TrailersRecei
 from h2.settings import Settings
 
 from serving.protocol.grpc_http2 import GrpcService
-from serving.protocol.http2 import Connection, Envelope, Limits, stateless_block
+from serving.protocol.http2 import Connection, Envelope, Limits, Stream, stateless_block
 
 _PATIENCE_S = 60  # a test that waits so long has failed; it never does otherwise
 HEAD = [
@@ -255,15 +255,12 @@ class GrpcWire:
         return await self.answer(self.send(path, *parts, **what))
 
 
-class RecordedStream:
+class RecordedStream(Stream):
     """A stream that remembers what happened to it."""
 
     def __init__(self, connection, number, head):
-        self.connection, self.number, self.head = connection, number, head
-        self.receive_window = connection.limits.stream_window_bytes
-        self.send_window = connection.peer_window
-        self.unsent = None
-        self.paced = False
+        super().__init__(connection, number)
+        self.head = head
         self.chunks = []
         self.times_ended = self.times_aborted = self.times_drained = 0
 
