@@ -33,7 +33,6 @@ MODULES = (
     "serving.workers",
     "serving.protocol.grpc_http2",
     "serving.protocol.grpc_known",
-    "serving.protocol.grpc_stream_call",
     "serving.protocol.grpc_wire",
     "serving.protocol.http2",
     "serving.protocol.http_job",

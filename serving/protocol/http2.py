@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Any, cast
 
 import hpack
+from mypy_extensions import mypyc_attr
 
 Buffer = bytes | memoryview
 Fields = Iterable[tuple[bytes, bytes]]
@@ -100,11 +101,12 @@ class Limits:
             raise ValueError(f"concurrent_streams must be positive, received {self}")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Stream:
     """One request of a connection and its answer; whoever opens it gives meaning to what comes.
 
-    The attributes belong to the connection. The client may go on sending as soon as what it sent was
-    read, or, where the stream is `paced`, when `Connection.admit` says so.
+    The attributes belong to the connection. The client may go on sending as soon as what it sent
+    was read, or, where the stream is `paced`, when `Connection.admit` says so.
     """
 
     def __init__(self, connection: "Connection", number: int, *, paced: bool = False) -> None:
