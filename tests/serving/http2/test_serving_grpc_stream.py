@@ -18,6 +18,7 @@ from serving.protocol import grpc_stream
 from serving.protocol.grpc_http2 import GrpcService
 from serving.protocol.grpc_server import Handlers
 from serving.request import InferResponse
+from serving.settings import ServeSettings
 
 pytestmark = pytest.mark.anyio
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -103,6 +104,7 @@ class Registry:
     def __init__(self):
         self.models = {"double": Doubling(), "count": Counting()}
         self.generation = 0
+        self.settings = ServeSettings()
         self.all_loaded = asyncio.Event()
         self.all_loaded.set()
 
