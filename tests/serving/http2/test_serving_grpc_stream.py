@@ -101,6 +101,8 @@ def _response(request, y):
 class Registry:
     """The models above under their names."""
 
+    settings = ServeSettings()
+
     def __init__(self):
         self.models = {"double": Doubling(), "count": Counting()}
         self.generation = 0
