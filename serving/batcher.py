@@ -109,6 +109,8 @@ class Batcher:
             ordered_by_deadline=not policy.preserve_ordering,
         )
         self._instances, self._ahead = instances, ahead
+        self._most_rows = self._max_rows  # of a batch of several requests
+        self._splits = True  # whether a request that does not fit as a whole may run in parts
         self._running: list[_Run] = []
         self._unsettled: deque[_Run] = deque()  # in the order of starting, where that is kept
         self._budget = budget or EngineBudget(instances)
@@ -307,7 +309,9 @@ class Batcher:
             waits = running >= self._instances  # for a core that this model has already
             if not waits and not self._budget.begin(own=running, retry=self._dispatch):
                 return
-            batch = self._room.take(lane, most_rows=most_rows)
+            batch = self._room.take(
+                lane, most_rows=min(most_rows, self._most_rows), splits=self._splits
+            )
             self._taken(batch, now_ns=now_ns)
             if any(job.done for job in batch.jobs):
                 batch = batch.without_done()
@@ -651,5 +655,7 @@ def _fault(error: Exception, *, model: str) -> Exception:
         return error
     fault = type(error) if isinstance(error, RidgelineError) else EngineFault
     answer = fault(f"model {model!r}: {error}")
+    if isinstance(answer, Unavailable) and isinstance(error, Unavailable):
+        answer.retry_after_ns = error.retry_after_ns
     answer.__cause__ = error
     return answer

@@ -6,13 +6,14 @@ from tritonclient.grpc import model_config_pb2
 
 from ridgeline.errors import InvalidInput, NotFound, RidgelineError, Unsupported
 from ridgeline.repository import MODEL_FILE, RepositoryModel
-from serving.backends import ensemble, onnxruntime
+from serving.backends import ensemble, onnxruntime, python
 from serving.settings import ServeSettings
 from serving.version import LoadedVersion, Loading, Stoppable
 
 _BACKENDS: dict[str, Callable[[Loading], LoadedVersion]] = {
     "onnxruntime": onnxruntime.load,
     "ensemble": ensemble.load,
+    "python": python.load,
 }
 _BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime", "ensemble": "ensemble"}
 
@@ -62,7 +63,7 @@ def load_version(
     loading = Loading(
         model=model, version=version, given=given, settings=settings, on_engine=on_engine
     )
-    return _BACKENDS[_backend_of(given)](loading)
+    return _BACKENDS[_backend_of(given) or _backend_of_files(model, version=version)](loading)
 
 
 def dependencies_of(model: RepositoryModel) -> frozenset[str]:
@@ -90,19 +91,26 @@ def in_load_order(models: Sequence[RepositoryModel]) -> list[RepositoryModel]:
 
 
 def _backend_of(config: model_config_pb2.ModelConfig | None) -> str:
-    """The backend that a configuration asks for. Raises Unsupported where it is not here."""
+    """The backend that a configuration asks for, "" for any. Raises Unsupported for others."""
     if config is None or not (config.backend or config.platform):
         if config is not None and config.HasField("ensemble_scheduling"):
             raise InvalidInput(
                 f"the configuration of {config.name!r} has ensemble_scheduling: "
                 'its platform must be "ensemble"'
             )
-        return "onnxruntime"
+        return ""
     backend = config.backend or _BACKEND_OF_PLATFORM.get(config.platform, "")
     known = config.platform in ("", *_BACKEND_OF_PLATFORM)
     if backend not in _BACKENDS or not known or (config.backend and backend == "ensemble"):
         raise Unsupported(
-            "expected an ONNX model (backend 'onnxruntime') or an ensemble (platform 'ensemble'), "
+            "expected an ONNX model (backend 'onnxruntime'), a Python model (backend 'python') or "
+            "an ensemble (platform 'ensemble'), "
             f"the configuration asks for {config.backend or config.platform!r}"
         )
     return backend
+
+
+def _backend_of_files(model: RepositoryModel, *, version: int) -> str:
+    """The backend for the files of a version whose configuration, if any, asks for none."""
+    files = {path.name for path in model.version_directory(version).iterdir()}
+    return "python" if python.FILE in files and MODEL_FILE not in files else "onnxruntime"

@@ -64,6 +64,13 @@ class ServeSettings:
     patience_seconds: float = setting(
         10.0, help="a request without a deadline is refused where it would wait longer than this"
     )
+    python_start_seconds: float = setting(
+        120.0, help="longest time that a Python model may take to initialize"
+    )
+    python_execute_seconds: float = setting(
+        300.0,
+        help="longest time that a Python model may take in execute; longer ends it",
+    )
     overload_status: str = setting(
         "exhausted",
         help="how a refusal is told: exhausted (RESOURCE_EXHAUSTED, 429) or, as Triton does, "
@@ -108,13 +115,21 @@ class ServeSettings:
             "max_request_bytes",
             "patience_seconds",
             "repository_poll_secs",
+            "python_start_seconds",
+            "python_execute_seconds",
         ):
             if getattr(self, name) <= 0:
                 raise InvalidInput(f"{name} must be positive, received {getattr(self, name)}")
         for name in ("engine_threads", "drain_seconds"):
             if getattr(self, name) < 0:
                 raise InvalidInput(f"{name} must not be negative, received {getattr(self, name)}")
-        for name in ("drain_seconds", "patience_seconds", "repository_poll_secs"):
+        for name in (
+            "drain_seconds",
+            "patience_seconds",
+            "repository_poll_secs",
+            "python_start_seconds",
+            "python_execute_seconds",
+        ):
             if not math.isfinite(getattr(self, name)):
                 raise InvalidInput(f"{name} must be finite, received {getattr(self, name)}")
         self._check_choices()

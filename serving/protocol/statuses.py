@@ -17,6 +17,7 @@ from ridgeline.errors import (
     Unsupported,
 )
 from serving.batcher import EngineFault
+from serving.model_errors import Cancelled, UnknownFault
 from serving.registry import LoadFault
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ STATUSES: tuple[tuple[type[Exception], grpc.StatusCode, HTTPStatus], ...] = (
     (CorruptData, grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
     (LoadFault, grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
     (EngineFault, grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (UnknownFault, grpc.StatusCode.UNKNOWN, HTTPStatus.BAD_REQUEST),
+    (Cancelled, grpc.StatusCode.CANCELLED, HTTPStatus.BAD_REQUEST),
 )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from ridgeline import errors
 from serving.batcher import EngineFault
+from serving.model_errors import Cancelled, UnknownFault
 from serving.protocol.statuses import status_of
 
 
@@ -21,6 +22,8 @@ from serving.protocol.statuses import status_of
         (errors.Unsupported, grpc.StatusCode.UNIMPLEMENTED, 501),
         (errors.CorruptData, grpc.StatusCode.INTERNAL, 500),
         (EngineFault, grpc.StatusCode.INTERNAL, 500),
+        (UnknownFault, grpc.StatusCode.UNKNOWN, 400),
+        (Cancelled, grpc.StatusCode.CANCELLED, 400),
     ],
 )
 def test_each_error_has_its_status(error, code, status, caplog):
