@@ -19,6 +19,7 @@ from serving.version import ReadyVersion
 
 SERVER_VERSION = __version__
 EXTENSIONS = (
+    "sequence",
     "binary_tensor_data",
     "classification",
     "model_configuration",

@@ -153,6 +153,44 @@ class Models:
         row = ("FP32", ("batch", width))
         return _onnx(nodes, weights, x=row, y=row)
 
+    @staticmethod
+    def accumulator(*, rows: bool = True) -> bytes:
+        """next = state + x; y = next where ready, 100 more at the start, 1000 at the end."""
+        batch = ["batch", 1] if rows else [1]
+        kinds = {
+            "x": TensorProto.FLOAT,
+            "start": TensorProto.INT32,
+            "end": TensorProto.FLOAT,
+            "ready": TensorProto.BOOL,
+            "id": TensorProto.INT64,
+            "state": TensorProto.FLOAT,
+        }
+        inputs = [helper.make_tensor_value_info(name, kind, batch) for name, kind in kinds.items()]
+        outputs = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, batch) for name in ("y", "next")
+        ]
+        weights = [
+            helper.make_tensor("hundred", TensorProto.FLOAT, [], [100]),
+            helper.make_tensor("thousand", TensorProto.FLOAT, [], [1000]),
+            helper.make_tensor("nothing", TensorProto.FLOAT, [], [0]),
+        ]
+        nodes = [
+            helper.make_node("Add", ["state", "x"], ["next"]),
+            helper.make_node("Cast", ["start"], ["starts"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", ["ready"], ["is_ready"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", ["id"], ["number"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["number", "nothing"], ["no_number"]),
+            helper.make_node("Mul", ["starts", "hundred"], ["of_start"]),
+            helper.make_node("Mul", ["end", "thousand"], ["of_end"]),
+            helper.make_node("Mul", ["next", "is_ready"], ["of_next"]),
+            helper.make_node("Sum", ["of_next", "of_start", "of_end", "no_number"], ["y"]),
+        ]
+        graph = helper.make_graph(nodes, "graph", inputs, outputs, weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        onnx.checker.check_model(model)
+        serialized: bytes = model.SerializeToString()
+        return serialized
+
 
 def _onnx(
     nodes: list[onnx.NodeProto],

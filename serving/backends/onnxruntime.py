@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 
 from ridgeline.cost import ModelCost
 from ridgeline.errors import NotFound, Overloaded, Unavailable, Unsupported
-from ridgeline.model import spec_of
+from ridgeline.model import ModelSpec, spec_of
 from ridgeline.repository import MODEL_FILE, ModelCard, check_digests, read_card, read_labels
 from serving.backends.engine_choice import Choice, Trial, chosen_engine, wished_engine
 from serving.backends.onnx_contract import completed, without_batches
@@ -22,6 +22,8 @@ from serving.onnx_engine import OnnxEngine, resolved_provider
 from serving.openvino_engine import OpenVinoEngine
 from serving.policy import BatchPolicy, batch_policy
 from serving.scheduler import BatchScheduler
+from serving.sequence_policy import SequencePolicy, concealed, revealed, sequence_policy
+from serving.sequences import SequenceScheduler
 from serving.service_time import ServiceTime
 from serving.settings import ServeSettings
 from serving.statistics import ModelStatistics
@@ -31,16 +33,22 @@ from serving.widened_engine import widened
 logger = logging.getLogger(__name__)
 
 # Parts of a configuration that change what a model answers, and that this backend does not act on.
-_UNSUPPORTED_PARTS = ("sequence_batching", "ensemble_scheduling", "batch_input", "batch_output")
+_UNSUPPORTED_PARTS = ("ensemble_scheduling", "batch_input", "batch_output")
 _FRONT_END_NS = 25_000  # what the event loop takes for a request, about
 _AHEAD = 1  # full batches that wait in the engine's threads
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxVersion(LoadedVersion):
-    """A version that ONNX Runtime runs in this process, batched."""
+    """A version that ONNX Runtime runs in this process, batched.
+
+    `engine_spec` has all inputs and outputs of the graph, also those of `sequences` that no client
+    sees.
+    """
 
     engine: Engine
+    engine_spec: ModelSpec
+    sequences: SequencePolicy | None
     instances: int
     policy: BatchPolicy
     service_time: ServiceTime | None
@@ -53,9 +61,10 @@ class OnnxVersion(LoadedVersion):
     def start(self, *, version: str, statistics: ModelStatistics, within: Surroundings) -> Started:
         """Put a batcher before the engine."""
         exhausted = within.settings.overload_status == "exhausted"
+        refusal = Overloaded if exhausted else Unavailable
         batcher = Batcher(
             self.engine,
-            spec=self.spec,
+            spec=self.engine_spec,
             statistics=statistics,
             instances=self.instances,
             policy=self.policy,
@@ -64,12 +73,26 @@ class OnnxVersion(LoadedVersion):
             ahead=_AHEAD,
             # A graph whose cost cannot be counted may loop for as long as its data say.
             at_once_ns=AT_ONCE_NS if self.cost and self.cost.multiply_adds_per_sample else 0,
-            refusal=Overloaded if exhausted else Unavailable,
+            refusal=refusal,
         )
         scheduler = BatchScheduler(
-            batcher, name=self.spec.name, version=version, spec=self.spec, statistics=statistics
+            batcher,
+            name=self.spec.name,
+            version=version,
+            spec=self.engine_spec,
+            statistics=statistics,
         )
-        return Started(scheduler, batcher)
+        if self.sequences is None:
+            return Started(scheduler, batcher)
+        sequences = SequenceScheduler(
+            scheduler,
+            spec=self.spec,
+            policy=self.sequences,
+            statistics=statistics,
+            max_queue_size=within.settings.max_queue_size,
+            refusal=refusal,
+        )
+        return Started(sequences)
 
 
 def load(loading: Loading) -> OnnxVersion:
@@ -79,6 +102,9 @@ def load(loading: Loading) -> OnnxVersion:
     """
     given, settings, model = loading.given, loading.settings, loading.model
     _refuse_unsupported(given)
+    in_sequences = given is not None and given.HasField("sequence_batching")
+    if given is not None and in_sequences:
+        given = revealed(given)
     wish = wished_engine(given, settings=settings)
     path, card = _checked_files(loading)
     cores = len(os.sched_getaffinity(0))
@@ -119,10 +145,16 @@ def load(loading: Loading) -> OnnxVersion:
     if cost:
         for key, value in cost.to_parameters().items():
             config.parameters[key].string_value = value
+    sequences = None
+    if in_sequences:
+        sequences = sequence_policy(config, instances=instances, directory=model.directory)
+        config = concealed(config, policy=sequences)
     return OnnxVersion(
         config=config,
-        spec=spec,
+        spec=spec_of(config),
         engine=engine,
+        engine_spec=spec,
+        sequences=sequences,
         cost=cost,
         labels=read_labels(model.directory, config),
         instances=instances,

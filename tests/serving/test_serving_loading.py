@@ -187,7 +187,6 @@ def test_a_configuration_may_hide_an_output_and_fix_a_free_axis(repository, mode
         ("max_batch_size: -1", "max_batch_size of 'm' must not be negative"),
         ('backend: "tensorrt"', "asks for 'tensorrt'"),
         ('platform: "tensorflow_savedmodel"', "asks for 'tensorflow_savedmodel'"),
-        ("sequence_batching {}", "uses 'sequence_batching', which this server does not support"),
         ("ensemble_scheduling {}", "its platform must be"),
         ('batch_input { target_name: "x" }', "uses 'batch_input'"),
         ('input { name: "x" data_type: TYPE_FP32 dims: 2 reshape {} }', "reshapes 'x'"),
