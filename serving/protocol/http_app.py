@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serving.dataplane import DataPlane
+from serving.protocol.http_docs import docs_routes
 from serving.protocol.http_generate import generate_routes
 from serving.protocol.http_inference import inference_routes
 from serving.protocol.http_known import KnownHttpRequests
@@ -31,6 +32,7 @@ def http_app(
             *metadata_routes(dataplane),
             *generate_routes(dataplane, max_request_bytes=max_request_bytes),
             *inference_routes(dataplane, max_request_bytes=max_request_bytes, known=known),
+            *docs_routes(),
         ],
         exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]
     )
