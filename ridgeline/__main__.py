@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("training.command", "train a network and write it as a SavedModel"),
     "export": ("export.command", "turn a SavedModel into ONNX, prove it equal, publish it"),
     "models": ("ridgeline.models", "list what the model repository holds"),
+    "pipeline": ("serving.pipeline_command", "let a published classifier take image files"),
     "serve": ("serving.command", "answer inference requests over gRPC and HTTP"),
     "evaluate": ("loadtest.evaluate", "send labelled samples to a server and count right answers"),
     "loadtest": ("loadtest.command", "measure a server's latency beside the physical floor"),

@@ -87,8 +87,8 @@ def _described(model: RepositoryModel) -> dict[str, Any]:
 
 
 def _check_file(directory: Path, *, config: ModelConfig | None) -> None:
-    """Of other backends' files nothing is known here."""
-    if config is None or config.backend in ("", _BACKEND):
+    """Of other backends' files nothing is known here, and an ensemble has none."""
+    if config is None or (config.backend in ("", _BACKEND) and config.platform != "ensemble"):
         path = directory / ((config and config.default_model_filename) or MODEL_FILE)
         if not path.is_file():
             raise NotFound(f"{path} is missing")
