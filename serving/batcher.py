@@ -456,6 +456,7 @@ class Batcher:
             compute_input_ns=packed_ns - begin_ns,
             compute_infer_ns=ran_ns - packed_ns,
             compute_output_ns=time.perf_counter_ns() - ran_ns,
+            started_ns=run.started_ns,
         )
         run.outputs = BatchOutputs(names, arrays, count=run.batch.rows, times=run.times)
 

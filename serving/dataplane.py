@@ -1,7 +1,7 @@
 """What every protocol offers, without any protocol in it: health, metadata, inference."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from tritonclient.grpc import model_config_pb2
@@ -15,6 +15,7 @@ from serving.log_settings import LogControl
 from serving.registry import Registry
 from serving.request import InferRequest, InferResponse
 from serving.shared_memory import Regions
+from serving.tracing import TraceValue, tracing_of
 from serving.version import ReadyVersion
 
 SERVER_VERSION = __version__
@@ -26,6 +27,7 @@ EXTENSIONS = (
     "model_repository",
     "model_repository(unload_dependents)",
     "logging",
+    "trace",
     "parameters",
     "schedule_policy",
     "statistics",
@@ -58,6 +60,7 @@ class DataPlane:
         self._registry = registry
         self.control = ModelControl(registry)
         self.logs = LogControl()
+        self.tracing = tracing_of(registry.settings)
         self.server_name = registry.settings.server_name
         self.regions = regions or Regions()
         self.forwarding = forwarding or HeaderForwarding()
@@ -90,8 +93,8 @@ class DataPlane:
 
     @property
     def generation(self) -> int:
-        """Differs after every model version that has come or gone."""
-        return self._registry.generation
+        """Differs after every model version that has come or gone, and change of tracing."""
+        return self._registry.generation + self.tracing.generation
 
     def model_ready(self, name: str, *, version: str = "") -> bool:
         """Whether that version can answer; a model that is not there is not ready."""
@@ -132,9 +135,25 @@ class DataPlane:
     async def infer(self, request: InferRequest, /) -> InferResponse:
         """The one answer to a request. Raises the errors of `Registry.find`, `Scheduler.infer`."""
         model = self._registry.find(request.model_name, version=request.model_version)
+        if self.tracing.active:
+            return await self.tracing.infer(request, model)
         return await model.scheduler.infer(request)
 
     def stream(self, request: InferRequest, /) -> AsyncGenerator[InferResponse, None]:
         """Every answer to a request, as it comes. Raises the errors of `infer`."""
         model = self._registry.find(request.model_name, version=request.model_version)
+        if self.tracing.active:
+            return self.tracing.stream(request, model)
         return model.scheduler.stream(request)
+
+    def trace_settings(
+        self, model: str = "", *, changes: Mapping[str, TraceValue] | None = None
+    ) -> dict[str, list[str] | str]:
+        """The settings of traces, of a model or of the server, after the changes to them.
+
+        Raises InvalidInput for a model that is not there, and the errors of `Tracing.update`.
+        """
+        if model and not any(served.name == model for served in self._registry):
+            raise InvalidInput(f"Request for unknown model : {model[:200]}")
+        self.tracing.update(changes or {}, model=model)
+        return self.tracing.table(model)

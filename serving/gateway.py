@@ -1,5 +1,6 @@
 """The gateway: front ends, models and metrics of one process, started and stopped in order."""
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
@@ -72,6 +73,7 @@ class Gateway:
         await self._dataplane.control.close()
         await self._front_end.stop()
         await self.registry.close(drain_seconds=self._settings.drain_seconds)
+        await asyncio.to_thread(self._dataplane.tracing.close)
         await self._metrics.stop()
         logger.info("stopped")
 

@@ -177,6 +177,7 @@ class PythonScheduler:
             outputs={name: given[name] for name in wanted if name in given},
             id=request.id,
             times=None if self._engine.decoupled else job.times,
+            queued_ns=job.arrived_ns,
         )
 
     # --- what the model asks of other models -----------------------------------------------------

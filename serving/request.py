@@ -50,7 +50,8 @@ class InferRequest:
 class InferResponse:
     """An answer to one request: its outputs in the order asked for, else in the model's order.
 
-    `times` are those of the batch that it comes from, where one batch made it.
+    `times` are those of the batch that it comes from, where one batch made it; `queued_ns` is when
+    (monotonic) its request was accepted by the batcher.
     A model that may give any number of answers can say of one that it is the `final` one; where it
     says so of none, the end of the answers tells it.
     """
@@ -61,4 +62,5 @@ class InferResponse:
     id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     times: BatchTimes | None = None
+    queued_ns: int | None = None
     final: bool = False

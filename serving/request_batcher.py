@@ -94,7 +94,7 @@ class RequestBatcher(Batcher):
     def _run_together(self, run: _Run) -> None:
         begin_ns = time.perf_counter_ns()
         results = self._by_request.run_requests(run.batch.jobs)  # type: ignore[arg-type]
-        run.times = BatchTimes(0, time.perf_counter_ns() - begin_ns, 0)
+        run.times = BatchTimes(0, time.perf_counter_ns() - begin_ns, 0, run.started_ns)
         run.outputs = _Answers(results, count=run.batch.rows, times=run.times)
 
     def _answer(self, run: _Run, outputs: BatchOutputs, *, now_ns: int) -> None:

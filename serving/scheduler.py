@@ -89,6 +89,7 @@ class BatchScheduler:
             outputs=outputs,
             id=request.id,
             times=job.times,
+            queued_ns=job.arrived_ns,
         )
 
     async def stream(self, request: InferRequest, /) -> AsyncGenerator[InferResponse, None]:

@@ -98,6 +98,17 @@ class ServeSettings:
     tls_client_ca: Path | None = setting(
         None, help="certificate authority (PEM) that must have signed the clients' certificates"
     )
+    trace_file: Path | None = setting(
+        None, help="file that requests are traced into; without it, nothing can be traced"
+    )
+    trace_level: tuple[str, ...] = setting(
+        (), help="what is traced from the start: TIMESTAMPS, TENSORS; may be repeated"
+    )
+    trace_rate: int = setting(1000, help="one of so many requests is traced")
+    trace_count: int = setting(-1, help="so many requests are traced, then no more; -1 for any")
+    trace_log_frequency: int = setting(
+        0, help="traces of one file, then the next one begins; 0 writes one file"
+    )
     drain_seconds: float = setting(
         30.0, help="after SIGTERM, the longest wait for the requests that were accepted"
     )

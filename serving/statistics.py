@@ -47,11 +47,15 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class BatchTimes:
-    """How long one batch took, in nanoseconds: packing inputs, the engine, splitting outputs."""
+    """How long one batch took, in nanoseconds: packing inputs, the engine, splitting outputs.
+
+    `started_ns` is when it began, on the batcher's clock; 0 where that is not known.
+    """
 
     compute_input_ns: int
     compute_infer_ns: int
     compute_output_ns: int
+    started_ns: int = 0
 
     @property
     def total_ns(self) -> int:
@@ -63,6 +67,7 @@ class BatchTimes:
             self.compute_input_ns + other.compute_input_ns,
             self.compute_infer_ns + other.compute_infer_ns,
             self.compute_output_ns + other.compute_output_ns,
+            min(self.started_ns or other.started_ns, other.started_ns or self.started_ns),
         )
 
 

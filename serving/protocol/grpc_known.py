@@ -107,6 +107,8 @@ class KnownRequests:
         self, payload: bytes, message: service_pb2.ModelInferRequest, request: InferRequest
     ) -> None:
         """Remember the kind of a request that was answered the thorough way, where it has one."""
+        if self._dataplane.tracing.active:  # a known request is not traced
+            return
         if not self._worth_learning(len(payload) + PREFIX_BYTES):
             return
         try:  # it may have gone, or another version have come, since it answered

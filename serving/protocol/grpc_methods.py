@@ -20,6 +20,7 @@ from serving.protocol.grpc_repository import repository_methods
 from serving.protocol.grpc_shared_memory import shared_memory_methods
 from serving.protocol.grpc_statistics import statistics_methods
 from serving.protocol.grpc_stream import StreamInference
+from serving.protocol.grpc_trace import trace_methods
 
 
 def methods(dataplane: DataPlane) -> Mapping[str, AnyMethod]:
@@ -29,6 +30,7 @@ def methods(dataplane: DataPlane) -> Mapping[str, AnyMethod]:
         **of_inference_service(shared_memory_methods(dataplane)),
         **of_inference_service(statistics_methods(dataplane)),
         **of_inference_service(logging_methods(dataplane)),
+        **of_inference_service(trace_methods(dataplane)),
         **of_inference_service(repository_methods(dataplane)),
         **health_methods(dataplane),
     }

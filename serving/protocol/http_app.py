@@ -15,6 +15,7 @@ from serving.protocol.http_metadata import metadata_routes
 from serving.protocol.http_repository import repository_routes
 from serving.protocol.http_shared_memory import shared_memory_routes
 from serving.protocol.http_statistics import statistics_routes
+from serving.protocol.http_trace import trace_routes
 
 _MAX_PATH_CHARACTERS = 200  # of a path in an error text
 
@@ -27,6 +28,7 @@ def http_app(
         routes=[
             *statistics_routes(dataplane),
             *logging_routes(dataplane, max_request_bytes=max_request_bytes),
+            *trace_routes(dataplane, max_request_bytes=max_request_bytes),
             *repository_routes(dataplane, max_request_bytes=max_request_bytes),
             *shared_memory_routes(dataplane),
             *metadata_routes(dataplane),

@@ -63,6 +63,8 @@ class KnownHttpRequests(KnownRequests):
 
         `parts` are its bytes from the first to the last; `timeout_ns` what its header fields say.
         """
+        if self._dataplane.tracing.active:  # a known request is not traced
+            return
         wire = b"".join(parts)
         request = decoded.request
         model = self._dataplane.find(request.model_name, version=request.model_version)
