@@ -152,6 +152,7 @@ _INFERENCE = (
         errors=_INFERENCE_ERRORS,
     ),
 )
+_TRACE_PATHS = ("/v2/trace/setting", "/v2/models/{model}/trace/setting")
 _OBSERVATION = (
     Operation(
         "statistics",
@@ -178,6 +179,25 @@ _OBSERVATION = (
         "Change what is logged",
         _json("LogSettings", "All settings, changed."),
         body={JSON: reference("LogChanges")},
+        errors=_BODY_ERRORS,
+    ),
+    Operation(
+        "traceSettings",
+        "get",
+        _TRACE_PATHS,
+        "statistics and logging",
+        "Which requests are traced",
+        _json("TraceSettings", "All settings, of the server or of a model."),
+        errors=(400,),
+    ),
+    Operation(
+        "setTraceSettings",
+        "post",
+        _TRACE_PATHS,
+        "statistics and logging",
+        "Change which requests are traced",
+        _json("TraceSettings", "All settings, changed."),
+        body={JSON: reference("TraceChanges")},
         errors=_BODY_ERRORS,
     ),
 )

@@ -7,6 +7,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from ridgeline.datatypes import DATATYPES
 from serving.log_settings import LogSettings
 from serving.protocol.openapi_messages import Schema, message_schemas, reference
+from serving.tracing import LEVELS
 
 _TEXT: Schema = {"type": "string"}
 _SWITCH: Schema = {"type": "boolean"}
@@ -119,6 +120,12 @@ def _log_settings(*, nothing: bool) -> dict[str, Schema]:
     return found
 
 
+_TRACE_SETTINGS: dict[str, Schema] = {
+    "trace_level": _list_of({"enum": list(LEVELS)}),
+    "trace_rate": _said(_TEXT, "one of so many requests is traced"),
+    "trace_count": _said(_TEXT, "so many are still traced; -1 for any number"),
+    "log_frequency": _said(_TEXT, "traces of one file; 0 for all"),
+}
 SCHEMAS: dict[str, Schema] = {
     "Error": _closed(
         {"error": _said(_TEXT, "what was received and what was expected")},
@@ -185,6 +192,13 @@ SCHEMAS: dict[str, Schema] = {
         _log_settings(nothing=True),
         description="Settings left out or null stay; unknown names are ignored. `log_file` cannot "
         "be set over the network. `log_format` is default or ISO8601.",
+    ),
+    "TraceSettings": _closed({**_TRACE_SETTINGS, "trace_file": _TEXT, "trace_mode": _TEXT}),
+    "TraceChanges": _table(
+        {name: {"anyOf": [schema, {"type": "null"}]} for name, schema in _TRACE_SETTINGS.items()},
+        description="Settings left out stay; null takes a model's back to the server's, and the "
+        "server's to those of its start. Unknown names are ignored. `trace_file` cannot be set "
+        "over the network.",
     ),
     "IndexRequest": _table({"ready": _said(_SWITCH, "only versions that are ready")}),
     "Index": _list_of(
