@@ -140,9 +140,9 @@ _INFERENCE = (
         "Every answer of a model, as server-sent events",
         {
             200: Answer(
-                "One event an answer, `data: ` and the JSON of a GenerateResponse; an error after "
-                "the first answer is the last event, with the JSON of an Error.",
-                {"text/event-stream": {"type": "string"}},
+                "One event an answer, each as the schema says; an error after the first answer is "
+                "the last event.",
+                {"text/event-stream": reference("GenerateEvent")},
             )
         },
         description="An error before the first answer is a status.",

@@ -167,6 +167,17 @@ SCHEMAS: dict[str, Schema] = {
         "properties": {"model_name": _TEXT, "model_version": _TEXT, "id": _TEXT},
         "required": ["model_name", "model_version"],
     },
+    "GenerateEvent": _table(
+        {
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"anyOf": [reference("GenerateResponse"), reference("Error")]},
+            }
+        },
+        required="data",
+        description="One server-sent event: its `data` are a GenerateResponse, or an Error.",
+    ),
     "Live": _closed({"live": {"const": True}}),
     "Ready": _closed({"ready": _SWITCH}),
     "ModelReady": _closed({"name": _TEXT, "ready": _SWITCH}),
