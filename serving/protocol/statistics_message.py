@@ -1,5 +1,6 @@
 """The statistics of a model version as Triton's message, which both protocols send."""
 
+import dataclasses
 from typing import Any
 
 from tritonclient.grpc import service_pb2
@@ -43,7 +44,7 @@ def _of_requests(statistics: ModelStatistics) -> Any:
 
 
 def _of_batch_size(size: int, statistics: BatchSizeStatistics) -> Any:
-    durations = {name: getattr(statistics, name) for name in BatchSizeStatistics.__slots__}
+    durations = {name: getattr(statistics, name) for name in _names(BatchSizeStatistics)}
     return service_pb2.InferBatchStatistics(
         batch_size=size,
         **{name: _duration(value.count, value.ns) for name, value in durations.items()},
@@ -51,10 +52,14 @@ def _of_batch_size(size: int, statistics: BatchSizeStatistics) -> Any:
 
 
 def _of_responses(statistics: ResponseStatistics) -> Any:
-    durations = {name: getattr(statistics, name) for name in ResponseStatistics.__slots__}
+    durations = {name: getattr(statistics, name) for name in _names(ResponseStatistics)}
     return service_pb2.InferResponseStatistics(
         **{name: _duration(value.count, value.ns) for name, value in durations.items()}
     )
+
+
+def _names(kind: type[BatchSizeStatistics | ResponseStatistics]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def _duration(count: int, ns: int) -> Any:

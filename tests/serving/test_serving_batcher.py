@@ -133,7 +133,7 @@ async def test_a_poisoned_request_fails_alone_and_its_batch_mates_are_answered(
     assert [_rows(batch) for batch in engine.batches] == [[0], [1, -1, 2], [1], [-1], [2]]
     assert statistics.failure == {FailureReason.BACKEND: 1}
     assert statistics.success == 3
-    assert statistics.execution_count == 3
+    assert statistics.execution_count == 5
 
 
 async def test_what_the_engine_says_of_an_input_is_the_callers_fault_not_ours(

@@ -161,7 +161,7 @@ def test_every_metric_and_its_type_is_documented(metrics):
 @pytest.mark.parametrize("setting", dataclasses.fields(ServeSettings), ids=lambda s: s.name)
 def test_every_setting_and_its_default_is_documented(setting):
     default = f"{setting.default:g}" if type(setting.default) is float else str(setting.default)
-    default = default.replace("None", "none")
+    default = default.replace("None", "none").replace("()", "none")
 
     assert re.search(rf"^\| `{setting.name}` \| `?{re.escape(default)}`? \|", DOCS, re.MULTILINE)
 
