@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 
 from ridgeline.errors import DeadlineExceeded, Overloaded, RidgelineError, Unavailable
 from ridgeline.model import ModelSpec
@@ -65,6 +66,7 @@ class _Run:
     ended: bool = False
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Batcher:
     """Serves one model version: accepts requests, runs them in batches, answers each caller.
 

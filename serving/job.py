@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 
 from serving.request import Tensors
 from serving.statistics import BatchTimes
@@ -20,6 +21,7 @@ Payload = np.ndarray | Buffer | list[Buffer]
 DEFAULT_PRIORITY = 0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class BatchOutputs:
     """What the engine gave for a batch of `count` rows; each array has one row per row of it.
 
@@ -76,6 +78,7 @@ class JobArguments(TypedDict):
     priority: int
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Job:
     """One request. Whoever makes it fills in what it asks for; the batcher the rest.
 
@@ -139,6 +142,7 @@ class Job:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FutureJob(Job):
     """A request whose caller awaits a future: outputs by name, those it asked for or all.
 
