@@ -63,9 +63,9 @@ def test_an_unknown_server_or_model_is_told(tmp_path):
     process = run("--servers=apache", "--models=lenet5", f"--output={tmp_path / 'x.json'}")
     assert process.returncode == 1
     assert "there is no server 'apache'" in process.stderr
-    process = run("--models=alexnet", f"--output={tmp_path / 'x.json'}")
+    process = run("--servers=ridgeline", "--models=alexnot", f"--output={tmp_path / 'x.json'}")
     assert process.returncode == 1
-    assert "alexnet" in process.stderr
+    assert "alexnot" in process.stderr
 
 
 def test_cpu_time_is_that_of_all_processes_and_those_that_ended_do_not_matter():

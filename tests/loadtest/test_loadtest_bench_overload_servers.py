@@ -48,7 +48,7 @@ def test_over_http_a_sample_is_its_bytes():
 def test_a_sample_fits_the_model(tmp_path):
     networks.write(["lenet5"], root=tmp_path)
     sample = Sample.of(tmp_path, model="lenet5")
-    assert (sample.input, sample.datatype) == (networks.INPUT, "FP32")
+    assert (sample.input, sample.datatype) == ("image", "FP32")
     assert sample.array.shape == (32, 32, 1)
     with pytest.raises(StepFailed, match="other"):
         Sample.of(tmp_path, model="other")
