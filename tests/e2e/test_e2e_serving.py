@@ -337,9 +337,9 @@ def test_the_standard_health_service_answers(gateway):
 
 def test_an_rpc_that_is_not_there_says_so(gateway):
     with grpc.insecure_channel(gateway.grpc_url) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelDream")
         with pytest.raises(grpc.RpcError) as refused:
-            stub.RepositoryIndex(service_pb2.RepositoryIndexRequest())
+            call(b"")
 
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 

@@ -1,8 +1,10 @@
 """System shared memory and what else requests ask for, through all four official clients."""
 
 import asyncio
+import gc
 import inspect
 import uuid
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -58,7 +60,12 @@ def talk(request, gateway):
             finally:
                 await _done(client.close())
 
-        return asyncio.run(talked())
+        with warnings.catch_warnings():
+            # The client of aiohttp leaves the answer that it turns into an error to the collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            result = asyncio.run(talked())
+            gc.collect()
+        return result
 
     return run
 

@@ -23,15 +23,19 @@ _MOST_BYTES = 1 << 20
 _DATATYPES = list(DATATYPES)
 
 
+def _head(header_length):
+    return http_codec.Head(model_name="m", model_version="", header_length=header_length)
+
+
 def http_json(data):
     """A body of JSON alone."""
-    http_codec.decode_request(data, model_name="m", model_version="", header_length=None)
+    http_codec.decode_request(data, head=_head(None))
 
 
 def http_binary(data):
     """A body whose first two bytes say how long its JSON is."""
     length = str(int.from_bytes(data[:2], "little"))
-    http_codec.decode_request(data[2:], model_name="m", model_version="", header_length=length)
+    http_codec.decode_request(data[2:], head=_head(length))
 
 
 def grpc_request(data):
