@@ -82,6 +82,7 @@ class Still:
     generation = 0
 
     def __init__(self):
+        self.tracing = SimpleNamespace(active=False)
         specs = [
             _spec("identity"),
             _spec("bf16", datatype="BF16"),
@@ -284,6 +285,11 @@ def test_a_model_that_comes_or_goes_forgets_the_kinds(dataplane):
     dataplane.generation += 1
     assert known.find([body], len(body)) is None
     assert kinds(known) == []
+
+
+def test_no_kind_is_kept_while_requests_are_traced(dataplane):
+    dataplane.tracing.active = True
+    assert kinds(learned(dataplane, message())) == []
 
 
 def test_a_request_that_no_longer_fits_its_model_is_not_kept(dataplane):
