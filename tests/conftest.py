@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import onnx
 import pytest
@@ -24,6 +25,12 @@ from prometheus_client.parser import text_string_to_metric_families
 os.environ["RIDGELINE_COMPILED"] = "0"
 importlib.import_module("serving.protocol")
 del os.environ["RIDGELINE_COMPILED"]
+
+# A test says what holds, not how fast: busy machines are no failure.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 ONNX_TYPES = {
     "BOOL": TensorProto.BOOL,
