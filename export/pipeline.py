@@ -134,7 +134,15 @@ def _card(
     parity: Parity,
     accuracies: Mapping[str, Accuracy],
 ) -> ModelCard:
-    kept = ("model", "task", "seed", "test_accuracy", "test_correct", "test_samples")
+    kept = (
+        "model",
+        "task",
+        "seed",
+        "test_accuracy",
+        "test_correct",
+        "test_samples",
+        "preprocessing",
+    )
     training = {key: artifact.training[key] for key in kept if key in artifact.training}
     training["accuracy"] = {key: value.to_table() for key, value in accuracies.items()}
     packages = ("tensorflow-cpu", "tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy")

@@ -18,6 +18,7 @@ from ridgeline.repository import (
     RepositoryModel,
     look_up,
     publish,
+    read_card,
     read_labels,
 )
 from serving.ensemble import plan_of
@@ -38,6 +39,8 @@ class Preprocessing:
     """
 
     resize: str = "pad"
+    crop_share: float = 1.0
+    filter: str = "bilinear"
     invert: bool = False
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (255.0,)
@@ -47,6 +50,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.resize not in ("pad", "crop", "stretch"):
             raise InvalidInput(f"resize must be pad, crop or stretch, received {self.resize!r}")
+        if self.filter not in ("bilinear", "bicubic"):
+            raise InvalidInput(f"filter must be bilinear or bicubic, received {self.filter!r}")
+        if not 0 < self.crop_share <= 1:
+            raise InvalidInput(f"crop_share must be above 0, at most 1, received {self.crop_share}")
         if 0.0 in self.std:
             raise InvalidInput("std must not be 0")
         for name in ("max_file_bytes", "max_pixels"):
@@ -66,11 +73,15 @@ class ImageShape:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A published model that takes one image tensor, with the class names of its outputs."""
+    """A published model that takes one image tensor, with the class names of its outputs.
+
+    `trained_with` is how files of images became tensors when it was trained, where that is known.
+    """
 
     spec: ModelSpec
     shape: ImageShape
     labels: Mapping[str, tuple[str, ...]]
+    trained_with: Preprocessing = Preprocessing()
 
     @property
     def input(self) -> TensorSpec:
@@ -126,7 +137,7 @@ def read_classifier(
     if labels is not None:
         by_output = {_labelled_output(spec, count=len(labels)): tuple(labels)}
     shape = image_shape(spec.inputs[0], batches=spec.batches)
-    return Classifier(spec, shape, labels=by_output)
+    return Classifier(spec, shape, labels=by_output, trained_with=_trained_with(model))
 
 
 def write_pipeline(
@@ -162,6 +173,26 @@ def _complete_config(
     version = versions_to_serve(model)[-1]
     loaded = load_version(model, version=version, settings=settings, on_engine=lambda _: None)
     return loaded.config
+
+
+def _trained_with(model: RepositoryModel) -> Preprocessing:
+    """What the newest version's card says of its training; the usual where it says nothing."""
+    card = read_card(model.version_directory(model.versions[-1])) if model.versions else None
+    told = card.training.get("preprocessing") if card else None
+    if told is None:
+        return Preprocessing()
+    try:
+        return Preprocessing(
+            resize=told["resize"],
+            crop_share=float(told["crop_share"]),
+            filter=told["filter"],
+            mean=(float(told["mean"]),),
+            std=(float(told["std"]),),
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise InvalidInput(
+            f"the model card of {model.name!r} tells no preprocessing: {told!r}"
+        ) from error
 
 
 def _labelled_output(spec: ModelSpec, *, count: int) -> str:
@@ -201,6 +232,8 @@ def _preprocess_config(
         "channels": str(shape.channels),
         "layout": shape.layout,
         "resize": preprocessing.resize,
+        "crop_share": repr(preprocessing.crop_share),
+        "filter": preprocessing.filter,
         "invert": str(preprocessing.invert).lower(),
         "mean": ",".join(map(repr, preprocessing.mean)),
         "std": ",".join(map(repr, preprocessing.std)),

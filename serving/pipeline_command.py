@@ -2,10 +2,13 @@
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ridgeline.errors import InvalidInput, NotFound
+
+_DEFAULT = "as the model was trained"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize",
         choices=["pad", "crop", "stretch"],
-        default="pad",
         help="pad: shrunk where too large, black around it; crop: the middle fills the tensor; "
-        "stretch: proportions given up (default: pad)",
+        f"stretch: proportions given up (default: {_DEFAULT}, else pad)",
+    )
+    parser.add_argument(
+        "--crop-share",
+        type=float,
+        metavar="SHARE",
+        help=f"what crop keeps of the shorter side (default: {_DEFAULT}, else 1)",
+    )
+    parser.add_argument(
+        "--filter",
+        choices=["bilinear", "bicubic"],
+        help=f"how images are resized (default: {_DEFAULT}, else bilinear)",
     )
     parser.add_argument(
         "--invert",
@@ -44,10 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name}",
             type=float,
             nargs="+",
-            default=[default],
             metavar="LEVEL",
             help=f"what {what} levels of 0 to 255; one number, or one a channel "
-            f"(default: {default:g})",
+            f"(default: {_DEFAULT}, else {default:g})",
         )
     for name, what, limit in (
         ("max-file-bytes", "largest file", 16 << 20),
@@ -64,22 +76,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Write both models; returns where they are. Raises a RidgelineError where that cannot be."""
-    from serving.pipeline import INPUT, Preprocessing, read_classifier, write_pipeline
+    from serving.pipeline import INPUT, read_classifier, write_pipeline
     from serving.settings import ServeSettings
 
-    preprocessing = Preprocessing(
-        resize=arguments.resize,
-        invert=arguments.invert,
-        mean=tuple(arguments.mean),
-        std=tuple(arguments.std),
-        max_file_bytes=arguments.max_file_bytes,
-        max_pixels=arguments.max_pixels,
-    )
     classifier = read_classifier(
         arguments.model,
         root=arguments.repository,
         labels=_labels(arguments.labels),
         settings=ServeSettings(),
+    )
+    given = {name: getattr(arguments, name) for name in ("resize", "crop_share", "filter")}
+    for name in ("mean", "std"):
+        levels = getattr(arguments, name)
+        given[name] = None if levels is None else tuple(levels)
+    preprocessing = replace(
+        classifier.trained_with,
+        **{name: value for name, value in given.items() if value is not None},
+        invert=arguments.invert,
+        max_file_bytes=arguments.max_file_bytes,
+        max_pixels=arguments.max_pixels,
     )
     published = write_pipeline(
         arguments.name,

@@ -89,6 +89,7 @@ def describe(outcome: Outcome, *, recipe: Recipe) -> dict[str, Any]:
         "train_flops_per_s": round(outcome.train_flops_per_s),
         "parameters": outcome.network.count_params(),
         "labels": _labels(outcome),
+        "preprocessing": asdict(outcome.preprocessing) if outcome.preprocessing else None,
         "packages": _versions(),
     }
 

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training import checkpoint, datasets, multiply_adds, tasks, zoo
+from training import checkpoint, datasets, multiply_adds, pretrained, tasks, zoo
 from training.augmentation import augmentation_layers, mix_up
 from training.checkpoint import Checkpoint, State
-from training.datasets import Samples
+from training.datasets import Preprocessing, Samples
 from training.recipe import Recipe
 from training.schedule import make_optimizer
 
@@ -51,6 +51,7 @@ class Outcome:
     test: Samples
     measures: Mapping[str, float]
     classes: tuple[str, ...]
+    preprocessing: Preprocessing | None = None
 
     @property
     def test_correct(self) -> int:
@@ -96,32 +97,35 @@ def fit(
     tf.config.experimental.enable_op_determinism()
     task = tasks.find(recipe.task)
     data = datasets.load(recipe.dataset)
-    training, validation = datasets.split(
-        data.training,
-        validation_samples=recipe.validation_samples,
-        training_samples=recipe.training_samples,
-        seed=recipe.seed,
-    )
+    state, flops = State(variables=[], best=[], curve=[], seconds=0.0), 0
     with precision(recipe.precision):
-        network = zoo.build(recipe.model)
+        network = pretrained.build(recipe)
         task.check_fits(network, data=data)
-        run = _Run(recipe, task=task, network=network, training=training, classes=data.classes)
-        state = run.go(validation, watch=watch, kept=kept, logs=logs)
+        if recipe.epochs:
+            training, validation = datasets.split(
+                data.training,
+                validation_samples=recipe.validation_samples,
+                training_samples=recipe.training_samples,
+                seed=recipe.seed,
+            )
+            run = _Run(recipe, task=task, network=network, training=training, classes=data.classes)
+            state = run.go(validation, watch=watch, kept=kept, logs=logs)
+            flops = run.step_flops * len(training) * len(state.curve)
     if recipe.precision != "float32":
         network = _in_float32(recipe, trained=network)
 
     # The one look at the test set: no choice above depends on it.
     served = task.served(network)
     served.name = recipe.artifact
-    samples = len(training) * len(state.curve)
     return Outcome(
         network=served,
         curve=tuple(Epoch(**point) for point in state.curve),
         train_seconds=state.seconds,
-        train_flops_per_s=run.step_flops * samples / max(state.seconds, 1e-9),
+        train_flops_per_s=flops / max(state.seconds, 1e-9),
         test=data.test,
         measures=task.measure(served, test=data.test),
         classes=data.classes,
+        preprocessing=data.preprocessing,
     )
 
 

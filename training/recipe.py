@@ -11,6 +11,7 @@ from training import datasets, tasks, zoo
 FOLDER = Path(__file__).parent / "recipes"
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "steps", "constant")
+WEIGHTS = ("imagenet",)
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _MOMENTUM = 0.9  # of SGD where the recipe gives none
 LARGEST_SEED = 2**32 - 1  # numpy's legacy generator, which keras seeds too, takes no more
@@ -136,7 +137,9 @@ class Recipe:
     nothing can be exported. `validation_samples` are taken out of the training set and steer no
     step, except that with `patience` the run ends after that many epochs without a lower validation
     loss, with the weights of the best one. `training_samples` caps what is left of the training
-    set, for quick trials. `minutes` is how long the run took when it was last measured.
+    set, for quick trials. `weights` "imagenet" begins with those that others have published for
+    the network (see `training.pretrained`) instead of random ones. `minutes` is how long the run
+    took when it was last measured.
     """
 
     description: str
@@ -155,6 +158,7 @@ class Recipe:
     training_samples: int | None = None
     patience: int | None = None
     precision: str = "float32"
+    weights: str | None = None
     minutes: float | None = None
 
     def __post_init__(self) -> None:
@@ -163,6 +167,8 @@ class Recipe:
         _one_of(datasets.names(), key="dataset", received=self.dataset)
         _one_of(tasks.names(), key="task", received=self.task)
         _one_of(PRECISIONS, key="precision", received=self.precision)
+        if self.weights is not None:
+            _one_of(WEIGHTS, key="weights", received=self.weights)
         _require(
             0 <= self.seed <= LARGEST_SEED,
             key="seed",
@@ -188,7 +194,7 @@ class Recipe:
         for key in ("batch_size", "validation_samples", "training_samples", "patience"):
             value = getattr(self, key)
             _require(value is None or value >= 1, key=key, expected="at least 1", received=value)
-        least = 0 if self.task == "filtering" else 1  # nothing is learned there
+        least = 0 if self.task == "filtering" or self.weights else 1  # nothing to be learned there
         _require(
             self.epochs >= least, key="epochs", expected=f"at least {least}", received=self.epochs
         )

@@ -8,6 +8,8 @@ Parameters of the configuration (`ridgeline pipeline` writes them; * must be giv
     resize            pad: whole image, shrunk where too large, black around it (default)
                       crop: the middle of the image, none of the output empty
                       stretch: whole image, its proportions given up
+    crop_share        of `crop`: how much of the shorter side the middle has (default 1)
+    filter            bilinear (default) or bicubic; both average where they shrink
     invert            "true" makes dark strokes on white paper white on black
     mean, std         output = (level - mean) / std, levels from 0 to 255; one number, or one a
                       channel, with commas between (default 0 and 255: from 0 to 1)
@@ -28,9 +30,10 @@ from PIL import Image, ImageOps
 _FORMATS = ("JPEG", "PNG")
 _RESIZES = ("pad", "crop", "stretch")
 _LAYOUTS = ("NHWC", "NCHW")
-_FILTER = Image.Resampling.BILINEAR
+_FILTERS = ("bilinear", "bicubic")
 _KNOWN = {
     *("height", "width", "channels", "layout", "resize", "invert", "mean", "std"),
+    *("crop_share", "filter"),
     *("max_file_bytes", "max_pixels"),
 }
 
@@ -58,6 +61,8 @@ class TritonPythonModel:
             )
         self._layout = _one_of(values, "layout", _LAYOUTS)
         self._resize = _one_of(values, "resize", _RESIZES)
+        self._crop_share = _share(values, "crop_share")
+        self._filter = Image.Resampling[_one_of(values, "filter", _FILTERS).upper()]
         self._invert = _one_of(values, "invert", ("false", "true")) == "true"
         self._mean = _levels(values, "mean", "0", channels=self._channels)
         self._std = _levels(values, "std", "255", channels=self._channels)
@@ -135,11 +140,12 @@ class TritonPythonModel:
         """The image at the size of the output, or smaller where it is to be padded."""
         size = (self._width, self._height)
         if self._resize == "crop":
-            return ImageOps.fit(image, size, method=_FILTER)
+            margin = (1 - self._crop_share) / 2
+            return ImageOps.fit(image, size, method=self._filter, bleed=margin)
         if self._resize == "pad":
             scale = min(1, self._width / image.width, self._height / image.height)
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        return image if image.size == size else image.resize(size, _FILTER)
+        return image if image.size == size else image.resize(size, self._filter)
 
 
 def _in_channels(image, channels):
@@ -159,6 +165,19 @@ def _whole(values, key, default=None):
             f"the parameter {key!r} must be a whole number of at least 1, received {text!r}"
         )
     return int(text)
+
+
+def _share(values, key):
+    text = values.get(key, "1")
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise pb_utils.TritonModelException(
+            f"the parameter {key!r} must be a number above 0, at most 1, received {text!r}"
+        )
+    return share
 
 
 def _one_of(values, key, choices):

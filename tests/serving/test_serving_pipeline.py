@@ -1,5 +1,7 @@
 """What `ridgeline pipeline` writes beside a classifier, and what it refuses before it writes."""
 
+import json
+
 import pytest
 
 from ridgeline.__main__ import main
@@ -57,12 +59,60 @@ def test_the_models_carry_the_contract_of_the_classifier(add, pipeline, reposito
         "channels": "3",
         "layout": "NCHW",
         "resize": "crop",
+        "crop_share": "1.0",
+        "filter": "bilinear",
         "invert": "true",
         "mean": "1.0,2.0,3.5",
         "std": "2.0",
         "max_file_bytes": "16777216",
         "max_pixels": "99",
     }
+
+
+TRAINED_WITH = {
+    "resize": "crop",
+    "crop_share": 0.875,
+    "filter": "bicubic",
+    "mean": 127.0,
+    "std": 128.0,
+}
+
+
+def trained_with(repository, told):
+    """Writes what the card of the model "c" says of its preprocessing."""
+    card = {"cost": None, "training": {"preprocessing": told}}
+    (repository.root / "c" / "1" / "model_card.json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        ([], {}),
+        (
+            ["--resize=pad", "--mean", "0", "--std", "255", "--filter=bilinear"],
+            {"resize": "pad", "mean": 0.0, "std": 255.0, "filter": "bilinear"},
+        ),
+        (["--crop-share=1"], {"crop_share": 1.0}),
+    ],
+)
+def test_images_are_prepared_as_in_training_unless_flags_say_otherwise(
+    add, pipeline, repository, words, instead
+):
+    add()
+    trained_with(repository, TRAINED_WITH)
+    code, said = pipeline("d", "--model=c", *words)
+    assert code == 0, said
+    parameters = look_up(repository.root, name="d_preprocess").read_config().parameters
+    found = {key: parameters[key].string_value for key in TRAINED_WITH}
+    assert found == {key: str(value) for key, value in (TRAINED_WITH | instead).items()}
+
+
+@pytest.mark.parametrize("told", [{"mean": 1}, "nonsense", {**TRAINED_WITH, "mean": "x"}])
+def test_a_card_that_tells_nonsense_of_the_training_is_refused(add, pipeline, repository, told):
+    add()
+    trained_with(repository, told)
+    code, said = pipeline("d", "--model=c")
+    assert (code, "the model card of 'c' tells no preprocessing" in said) == (1, True), said
 
 
 def test_a_pipeline_written_again_is_a_new_version(add, pipeline, repository):
@@ -159,6 +209,14 @@ def test_labels_that_do_not_fit_are_refused(add, pipeline, repository, tmp_path,
     assert (code, text in said, names(repository)) == (1, True, ["c"]), said
 
 
-def test_an_unknown_way_to_resize_is_refused():
-    with pytest.raises(InvalidInput, match="pad, crop or stretch, received 'fold'"):
-        Preprocessing(resize="fold")
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"resize": "fold"}, "pad, crop or stretch, received 'fold'"),
+        ({"filter": "magic"}, "bilinear or bicubic, received 'magic'"),
+        ({"crop_share": 0.0}, "above 0, at most 1, received 0.0"),
+    ],
+)
+def test_an_unknown_way_to_resize_is_refused(wrong, text):
+    with pytest.raises(InvalidInput, match=text):
+        Preprocessing(**wrong)

@@ -116,6 +116,26 @@ def test_a_wide_image_is_shrunk_and_padded_cropped_or_stretched(run):
     assert (stretched[:, (0, 3)] < 0.2).all()
 
 
+def test_a_share_of_the_middle_is_cropped_with_the_filter_that_is_asked_for(run):
+    bright = np.zeros((16, 32), dtype=np.uint8)
+    bright[4:12, 12:20] = 255  # half of the shorter side
+    half = {"resize": "crop", "crop_share": "0.5"}
+    assert (run(file_of(bright), **half) > 0.7).all()
+    assert (run(file_of(bright), resize="crop") > 0.7).mean() == 0.25
+
+    picture = np.random.default_rng(1).integers(0, 256, (32, 32), dtype=np.uint8)
+    middle = Image.fromarray(picture[8:24, 8:24])
+    for name, kind in (
+        ("bicubic", Image.Resampling.BICUBIC),
+        ("bilinear", Image.Resampling.BILINEAR),
+    ):
+        expected = np.asarray(middle.resize((4, 4), kind)) / np.float32(255)
+        found = run(file_of(picture), filter=name, **half)[0, ..., 0]
+        # At the edge of the crop the filter sees pixels outside of it.
+        np.testing.assert_allclose(found[1:3, 1:3], expected[1:3, 1:3], atol=0.1)
+    assert (run(file_of(picture), filter="bicubic", **half) != found).any()
+
+
 @pytest.mark.parametrize("resize", ["pad", "crop", "stretch"])
 @pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1)])
 def test_a_thread_of_an_image_is_no_bomb(run, resize, shape):
@@ -197,6 +217,9 @@ def test_a_poisoned_request_leaves_its_batch_mates_alone(run, model):
         ({"mean": "nan"}, "'mean' must be one number"),
         ({"std": "wide"}, "'std' must be one number"),
         ({"std": "0"}, "std must not be 0"),
+        ({"filter": "box"}, "must be one of bilinear, bicubic, received 'box'"),
+        ({"crop_share": "0"}, "'crop_share' must be a number above 0, at most 1, received '0'"),
+        ({"crop_share": "all"}, "'crop_share' must be a number above 0"),
         ({"colour": "red"}, r"unknown parameters \['colour'\]"),
         ({"height": "5"}, "does not hold 5 x 4 pixels of 1 channels"),
     ],

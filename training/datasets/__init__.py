@@ -3,10 +3,10 @@
 A file defines what returns a `DataSet`, and is found by its entry in `_LOADERS`.
 """
 
-from training.datasets import canvas, grammar, mnist, number_words, spoken_digits
-from training.datasets.samples import DataSet, Samples, split
+from training.datasets import canvas, grammar, mnist, number_words, photos, spoken_digits
+from training.datasets.samples import DataSet, Preprocessing, Samples, split
 
-__all__ = ["DataSet", "Samples", "load", "names", "split"]
+__all__ = ["DataSet", "Preprocessing", "Samples", "load", "names", "split"]
 
 _LOADERS = {
     "canvas_boxes": canvas.load_boxes,
@@ -15,6 +15,7 @@ _LOADERS = {
     "grammar": grammar.load,
     "mnist": mnist.load,
     "number_words": number_words.load,
+    "photos": photos.load,
     "spoken_digits": spoken_digits.load,
 }
 

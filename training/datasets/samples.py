@@ -35,12 +35,31 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Preprocessing:
+    """How a photo became an input; whoever serves the network must do the same.
+
+    The middle square of `crop_share` of the shorter side, resized with `filter`; then levels from 0
+    to 255 less `mean`, over `std`. The words are those of `ridgeline pipeline`.
+    """
+
+    mean: float
+    std: float
+    crop_share: float = 1.0
+    filter: str = "bicubic"
+    resize: str = "crop"
+
+
+@dataclass(frozen=True)
 class DataSet:
-    """Training samples, test samples that no choice may depend on, and the names of the classes."""
+    """Training samples, test samples that no choice may depend on, and the names of the classes.
+
+    `preprocessing` is how inputs came from files of images, where they did.
+    """
 
     training: Samples
     test: Samples
     classes: tuple[str, ...]
+    preprocessing: Preprocessing | None = None
 
 
 def split(

@@ -150,8 +150,16 @@ def file_of(name: str) -> str:
     return _NETWORKS[name][0]
 
 
-def build(name: str) -> "keras.Model":
-    """A fresh network of that name. Raises NotFound listing the names there are."""
+def is_application(name: str) -> bool:
+    """Whether the network is one of keras.applications, which come with weights."""
+    return name.startswith(_KERAS) or _NETWORKS.get(name, ("",))[0] == "applications"
+
+
+def build(name: str, **given: Any) -> "keras.Model":
+    """A fresh network of that name; `given` goes to what builds it.
+
+    Raises NotFound listing the names there are.
+    """
     if name.startswith(_KERAS):
         entry = _application(name.removeprefix(_KERAS))
     elif name in _NETWORKS:
@@ -163,6 +171,6 @@ def build(name: str) -> "keras.Model":
         )
     file, builder, arguments = entry
     module = importlib.import_module(f"{__name__}.{file}")
-    model: keras.Model = getattr(module, builder)(**arguments)
+    model: keras.Model = getattr(module, builder)(**arguments, **given)
     model.name = name.replace(".", "_")
     return model

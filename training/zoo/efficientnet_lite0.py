@@ -5,7 +5,7 @@
 
 Tan, Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019; the Lite
 variants leave out squeeze and excitation and bound ReLU at 6. Layers carry the names of the
-published weights, so that `training.pretrained` finds them.
+published weights, less the underscore in front, so that `training.pretrained` finds them.
 """
 
 import keras
@@ -26,8 +26,8 @@ _STAGES = (
 def build(*, classes: int = 1000) -> keras.Model:
     """The network: `image` [batch, 224, 224, 3] in [-1, 1] to `probabilities` [batch, classes]."""
     image = keras.Input((224, 224, 3), name="image")
-    stem = layers.Conv2D(32, 3, 2, padding="same", use_bias=False, name="_conv_stem")
-    x = _normalised(stem(image), name="_bn0")
+    stem = layers.Conv2D(32, 3, 2, padding="same", use_bias=False, name="conv_stem")
+    x = _normalised(stem(image), name="bn0")
     block = 0
     for expansion, maps, kernel, stride, repetitions in _STAGES:
         for place in range(repetitions):
@@ -37,11 +37,11 @@ def build(*, classes: int = 1000) -> keras.Model:
                 maps=maps,
                 kernel=kernel,
                 stride=stride if place == 0 else 1,
-                name=f"_blocks.{block}.",
+                name=f"blocks.{block}.",
             )
             block += 1
-    x = layers.Conv2D(1280, 1, use_bias=False, name="_conv_head")(x)
-    x = _normalised(x, name="_bn1")
+    x = layers.Conv2D(1280, 1, use_bias=False, name="conv_head")(x)
+    x = _normalised(x, name="bn1")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     x = layers.Dropout(0.2, name="dropout")(x)
     probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(x)
