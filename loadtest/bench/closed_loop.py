@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.bench import networks
-from loadtest.bench.overload_runs import Bench
+from loadtest.bench.overload_runs import IN_FLIGHT, Bench
 from loadtest.bench.overload_servers import SERVERS, Sample, server
 from ridgeline.errors import RidgelineError, StepFailed
 from ridgeline.repository import MODEL_FILE, scan
@@ -30,6 +30,7 @@ from ridgeline.repository import MODEL_FILE, scan
 _WARM_UP_S = 0.5
 _DEADLINE_MS, _CAPACITY_PER_S = 1000.0, 1e5  # tuned peers get queues that bound nothing here
 _US_PER_S = 1e6
+_LEAST_TURNS = 8  # answers to each place in flight, however long that takes
 _ROWS = (
     ("samples/s, 64 in flight", "samples_per_s", ",.0f"),
     ("share of bare ONNX Runtime", "share_of_bare", ".1%"),
@@ -88,7 +89,8 @@ def _round(
 
 def _measure(bench: Bench, *, bare: Mapping[str, float], seconds: float) -> dict[str, float]:
     bench.closed(_WARM_UP_S)
-    many = bench.closed(seconds)
+    many_s = max(seconds, _LEAST_TURNS * IN_FLIGHT / bare["best_samples_per_s"])
+    many = bench.closed(many_s)
     if not many["answered"]:
         raise StepFailed(f"{bench.target.name} answered nothing: {many['refused']}")
     cores = len(os.sched_getaffinity(0))

@@ -293,6 +293,7 @@ def main() -> int:
         outcome.entries,
         client=outcome.client,
         duration_s=spec.load_s,
+        closed=bool(spec.in_flight),
         recovers_from_s=spec.last_phase_begins_s,
     )
     print(json.dumps(figures))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from loadtest.wire.ledger import ANSWERED, GAVE_UP, Entries, name_of
-from loadtest.wire.report import ClientCost, recovery_ms, series, summarise
+from loadtest.wire.report import ClientCost, answers_per_s, recovery_ms, series, summarise
 
 MS = 1_000_000
 IDLE = ClientCost(cpu_s=0.001, busy=0.1, lags_ns=np.array([0, MS]))
@@ -45,6 +45,21 @@ def test_requests_are_counted_by_how_they_ended():
     assert (free["deadline_ms"], free["on_time"], free["p50_ms"]) == (None, 1, 1000)
     assert found["series"] == {"bin_ms": 100, "due": [2, 5], "on_time": [1, 1]}
     assert "recovery_ms" not in found
+
+
+def test_the_rate_of_a_closed_loop_is_that_of_whole_batches():
+    rows = [(0, 0, 400 * batch, ANSWERED, 0) for batch in (1, 2, 3, 4, 5) for _ in range(64)]
+    batches = entries(*rows, deadlines_ms=(0,))
+    # Four batches lie within 1.9 s; 256 answers divided by that would be 135 a second.
+    assert answers_per_s(batches, duration_s=1.9) == pytest.approx(64 / 0.4)
+    found = summarise(batches, client=IDLE, duration_s=1.9, closed=True)
+    assert found["answered_per_s"] == pytest.approx(64 / 0.4)
+
+
+def test_the_rate_of_a_closed_loop_with_one_instant_of_answers_is_their_number():
+    one = entries(*[(0, 0, 400, ANSWERED, 0)] * 4, deadlines_ms=(0,))
+    assert answers_per_s(one, duration_s=2.0) == 2
+    assert answers_per_s(entries(), duration_s=2.0) == 0
 
 
 def test_a_run_without_requests_has_figures_too():
