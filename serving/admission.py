@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from serving.job import Job
-from serving.service_time import ServiceTime
+from serving.service_time import BATCH_COST_NS, ServiceTime
 from serving.waiting import Batch, Lane, WaitingRoom, due_of
 
 _NS_PER_S = 1_000_000_000
@@ -82,7 +82,8 @@ class Admission:
         """What is known of batches of a shape."""
         times = self._times.get(shape_key)
         if times is None:
-            times = self._times[shape_key] = ServiceTime(self._max_rows)
+            times = ServiceTime(self._max_rows, batch_cost_ns=BATCH_COST_NS)
+            self._times[shape_key] = times
             if len(self._times) > _MAX_SHAPES:
                 self._times.popitem(last=False)
         return times

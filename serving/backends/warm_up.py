@@ -9,12 +9,13 @@ from tritonclient.grpc import model_config_pb2
 from ridgeline.datatypes import datatype
 from ridgeline.model import FREE, ModelSpec, TensorSpec, spec_of
 from serving.engine import Engine
-from serving.service_time import ServiceTime
+from serving.service_time import BATCH_COST_NS, ServiceTime
 
 logger = logging.getLogger(__name__)
 
-_WARM_UP_RUNS = 3  # per batch size: the median is not the first, which allocates
-_WARM_UP_NS = 3_000_000_000
+# Sizes are run in turns, so that a machine that changes its speed does not prefer one of them.
+_LEAST_TURNS, _MOST_TURNS = 3, 15  # the median of three is not the first, which allocates
+_SHORT_WARM_UP_NS, _WARM_UP_NS = 500_000_000, 3_000_000_000
 
 
 def batch_axis_holds(config: model_config_pb2.ModelConfig, *, engine: Engine) -> bool:
@@ -39,27 +40,31 @@ def batch_axis_holds(config: model_config_pb2.ModelConfig, *, engine: Engine) ->
 
 
 def measured_times(spec: ModelSpec, *, engine: Engine) -> ServiceTime | None:
-    """Run every batch size that will be used, on zeros, and note its time; the larger ones only
+    """Run every batch size that will be used, on zeros, and note its time, several times
     within some seconds. None where shapes are free or zeros are refused: the first requests tell.
     """
     if any(FREE in tensor.shape for tensor in spec.inputs):
         return None
     names = [tensor.name for tensor in spec.outputs]
-    times = ServiceTime(spec.max_batch_size if spec.batches else 1)
+    max_rows = spec.max_batch_size if spec.batches else 1
+    times = ServiceTime(max_rows, batch_cost_ns=BATCH_COST_NS)
+    took: dict[int, list[int]] = {rows: [] for rows in times.sizes}
     begin_ns = time.perf_counter_ns()
-    for rows in times.sizes:
-        inputs = zeros(spec, rows=rows)
-        took = []
-        for _ in range(_WARM_UP_RUNS):
+    for turn in range(1, _MOST_TURNS + 1):
+        limit_ns = begin_ns + (_WARM_UP_NS if turn <= _LEAST_TURNS else _SHORT_WARM_UP_NS)
+        for rows in times.sizes:
+            inputs = zeros(spec, rows=rows)
             run_ns = time.perf_counter_ns()
+            if run_ns > limit_ns:
+                break
             try:
                 engine.run(inputs, outputs=names)
             except Exception:  # noqa: BLE001 - kernels raise many unrelated types
                 return None
-            took.append(time.perf_counter_ns() - run_ns)
-        times.calibrate(rows=rows, took_ns=sorted(took)[len(took) // 2])
-        if time.perf_counter_ns() - begin_ns > _WARM_UP_NS:
-            break
+            took[rows].append(time.perf_counter_ns() - run_ns)
+    for rows, times_ns in took.items():
+        if times_ns:
+            times.calibrate(rows=rows, took_ns=sorted(times_ns)[len(times_ns) // 2])
     return times
 
 

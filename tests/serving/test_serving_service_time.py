@@ -50,6 +50,16 @@ def test_the_best_size_is_the_smallest_that_is_nearly_as_fast_as_any(calibrated)
     assert (times.best_rows, times.best_ns, times.row_ns) == (6, 240, 40)
 
 
+def test_what_a_batch_costs_besides_asks_for_larger_ones():
+    times = ServiceTime(8, batch_cost_ns=200)
+    for rows in times.sizes:
+        times.calibrate(rows=rows, took_ns=100 * rows)
+
+    assert (times.best_rows, times.best_ns) == (8, 800)  # 6 rows in 800 are 6 % slower
+    assert times.predict_ns(4) == 400
+    assert times.copy().best_rows == 8
+
+
 def test_where_batches_do_not_pay_the_best_is_one_row(calibrated):
     assert calibrated(lambda rows: 100 * rows).best_rows == 1
 
