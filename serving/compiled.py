@@ -37,6 +37,7 @@ MODULES = (
     "serving.protocol.http2",
     "serving.protocol.http_job",
     "serving.protocol.http_known",
+    "serving.protocol.uploads",
 )
 
 

@@ -13,6 +13,7 @@ from serving.protocol.http_direct import DirectHttpProtocol
 from serving.protocol.http_known import KnownHttpRequests
 from serving.protocol.http_server import HttpServer
 from serving.protocol.tls import ssl_context
+from serving.protocol.uploads import BODIES, Uploads
 from serving.settings import ServeSettings
 
 _POLL_S = 0.005
@@ -25,11 +26,13 @@ class DirectFrontEnd:
         self._drain_seconds = settings.drain_seconds
         self._tls = ssl_context(settings, protocol="h2")
         self._socket = listening_socket(settings.host, settings.grpc_port)
-        self._service = GrpcService(dataplane, max_request_bytes=settings.max_request_bytes)
+        most_bytes = settings.max_request_bytes
+        uploads = Uploads(most_bytes=BODIES * most_bytes)
+        self._service = GrpcService(dataplane, max_request_bytes=most_bytes, uploads=uploads)
         known = KnownHttpRequests(dataplane)
         self._http = HttpServer(
-            http_app(dataplane, max_request_bytes=settings.max_request_bytes, known=known),
-            protocol=functools.partial(DirectHttpProtocol, known=known),
+            http_app(dataplane, max_request_bytes=most_bytes, known=known, uploads=uploads),
+            protocol=functools.partial(DirectHttpProtocol, known=known, uploads=uploads),
             tls=ssl_context(settings, protocol="http/1.1"),
             host=settings.host,
             port=settings.http_port,

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from ridgeline.errors import RidgelineError, Unavailable
+from ridgeline.errors import Overloaded, RidgelineError, Unavailable
 from serving.dataplane import DataPlane
 from serving.job import BatchOutputs, Job, Payload
 from serving.protocol import grpc_wire
@@ -25,13 +25,17 @@ from serving.protocol.grpc_stream_call import StreamCall
 from serving.protocol.grpc_wire import CallHead, Refused
 from serving.protocol.http2 import Connection, Limits, Stream
 from serving.protocol.statuses import status_of
+from serving.protocol.uploads import BODIES, Uploads
 
 
 class GrpcService:
-    """Everything that the calls of a server share."""
+    """Everything that the calls of a server share; `uploads` also with other servers."""
 
-    def __init__(self, dataplane: DataPlane, *, max_request_bytes: int) -> None:
+    def __init__(
+        self, dataplane: DataPlane, *, max_request_bytes: int, uploads: Uploads | None = None
+    ) -> None:
         self.dataplane = dataplane
+        self.uploads = uploads or Uploads(most_bytes=BODIES * max_request_bytes)
         self.max_request_bytes = max_request_bytes
         self.max_body_bytes = max_request_bytes + grpc_wire.PREFIX_BYTES
         self.methods: dict[str, Method] = {}
@@ -52,6 +56,7 @@ class GrpcService:
             open_stream=self._open,
             read_head=grpc_wire.read_head,
             limits=self._limits,
+            uploads=self.uploads,
             connections=self.connections,
         )
 
@@ -113,6 +118,11 @@ class Call(Stream):
             self._job.batcher.cancel(self._job)
         if self._task is not None:
             self._task.cancel()
+
+    def give_up(self, error: Overloaded) -> None:
+        """Refuse a request that goes on: there is no room for more of it."""
+        self._chunks.clear()
+        self.connection.refuse(self, block=_block_of(error), reset=True)
 
     def fail(self, error: Exception) -> None:
         """Send a status instead of an answer."""

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from ridgeline.errors import Overloaded
 from serving.protocol import grpc_wire
 from serving.protocol.grpc_method import CallContext, StreamMethod, retry_metadata
 from serving.protocol.grpc_wire import CallHead, MessageReader, Refused
@@ -21,6 +22,7 @@ from serving.protocol.http2 import Connection, Stream
 from serving.protocol.statuses import status_of
 
 _NS_PER_S = 1_000_000_000
+_MESSAGE_BYTES = 128  # what a message takes beside its bytes, about
 
 
 class StreamCall(Stream):
@@ -40,10 +42,10 @@ class StreamCall(Stream):
         self._head, self._method, self._most_bytes = head, method, max_request_bytes
         self._reader = MessageReader(most=max_request_bytes)
         self._messages: deque[tuple[bool, bytes]] = deque()
-        self._message_bytes = 0  # of those that nobody has taken yet
+        self._message_bytes = 0  # held by those that nobody has taken yet
         self._most_waiting_bytes = connection.limits.stream_window_bytes >> 1
         self._has_ended = False
-        self._fault: Refused | None = None
+        self._fault: Refused | Overloaded | None = None
         self._news = asyncio.Event()  # something came, or ended
         self._sent = asyncio.Event()
         timeout_ns = head.timeout_ns
@@ -64,9 +66,20 @@ class StreamCall(Stream):
                 self._news.set()
             if messages:
                 self._messages += messages
-                self._message_bytes += sum(len(payload) for _, payload in messages)
+                self._message_bytes += sum(map(_held_bytes, messages))
                 self._news.set()
-            self._admit()
+            try:
+                self._count()
+            except Overloaded as error:
+                self.give_up(error)
+            else:
+                self._admit()
+
+    def give_up(self, error: Overloaded) -> None:
+        """Forget what has come: the call ends by this error."""
+        self._fault = error
+        self._forget()
+        self._news.set()
 
     def ended(self) -> None:
         """The client sends no more."""
@@ -79,6 +92,7 @@ class StreamCall(Stream):
     def aborted(self) -> None:
         """The caller has gone: its work is dropped."""
         self.unsent = None
+        self._forget()
         self._task.cancel()
 
     def drained(self) -> None:
@@ -90,7 +104,7 @@ class StreamCall(Stream):
     async def _run(self) -> None:
         self.connection.begin(self, block=grpc_wire.HEAD_BLOCK)
         block = await self._outcome()
-        self._messages.clear()
+        self._forget()
         self.connection.end(self, block=block, reset=not self._has_ended)
 
     async def _outcome(self) -> bytes:
@@ -133,9 +147,11 @@ class StreamCall(Stream):
         """The messages of the client. Raises Refused for one that cannot be read."""
         while True:
             while self._messages:
-                is_compressed, payload = self._messages.popleft()
-                self._message_bytes -= len(payload)
+                message = self._messages.popleft()
+                self._message_bytes -= _held_bytes(message)
+                self._count()
                 self._admit()
+                is_compressed, payload = message
                 yield self._parsed(payload, is_compressed=is_compressed)
             if self._fault is not None:
                 raise self._fault
@@ -149,6 +165,17 @@ class StreamCall(Stream):
         if self._message_bytes <= self._most_waiting_bytes:
             self.connection.admit(self)
 
+    def _count(self) -> None:
+        """Tell what is held now: of messages that nobody has taken, and of one not yet whole."""
+        held_bytes = self._message_bytes + self._reader.held_bytes
+        self.connection.uploads.hold(self, held_bytes=held_bytes)
+
+    def _forget(self) -> None:
+        self._messages.clear()
+        self._message_bytes = 0
+        self._reader = MessageReader(most=self._most_bytes)
+        self.connection.uploads.release(self)
+
     def _parsed(self, payload: bytes, *, is_compressed: bool) -> Any:
         if is_compressed:
             encoding = self._head.encoding
@@ -158,3 +185,8 @@ class StreamCall(Stream):
         except DecodeError as error:
             text = f"a request cannot be parsed: {error}"
             raise Refused(grpc.StatusCode.INTERNAL, text) from None
+
+
+def _held_bytes(message: tuple[bool, bytes]) -> int:
+    """What a message holds; also an empty one, of which any number may wait."""
+    return len(message[1]) + _MESSAGE_BYTES

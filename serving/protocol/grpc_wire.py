@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from serving.protocol.http2 import Envelope, Fields, stateless_block
+from serving.protocol.uploads import PIECE_BYTES
 
 PREFIX_BYTES = 5
 _IS_GRPC = re.compile(rb"application/grpc(?![^+;])").match  # grpc-web is another protocol
@@ -108,6 +109,11 @@ class MessageReader:
     def unread_bytes(self) -> int:
         """What has come of a message that is not there as a whole."""
         return self._size
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory that it takes, about."""
+        return self._size + PIECE_BYTES * len(self._chunks)
 
     def feed(self, chunk: memoryview) -> list[tuple[bool, bytes]]:
         """The messages that end with this piece, and of each whether it is compressed.

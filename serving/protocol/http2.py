@@ -19,6 +19,9 @@ from typing import Any, cast
 import hpack
 from mypy_extensions import mypyc_attr
 
+from ridgeline.errors import Overloaded
+from serving.protocol.uploads import PIECE_BYTES, Upload, Uploads
+
 Buffer = bytes | memoryview
 Fields = Iterable[tuple[bytes, bytes]]
 
@@ -56,6 +59,7 @@ _MAX_HEADER_BYTES = 32 * 1024
 _KNOWN_BLOCKS, _MAX_KNOWN_BYTES = 256, 4096
 _EMPTY_TABLE = b"\x20"  # we keep no table, as a client that keeps none wants to be told
 _HAS_ENDED = -1  # the window of a stream whose request is complete
+_SHORT_BYTES = 1024  # a piece so short is copied: it would keep all that was read with it
 _MAX_IDLE_FRAMES = 10_000  # frames that ask for nothing, in a row, before a peer is sent away
 _PREFACE_S = 10.0
 
@@ -102,11 +106,12 @@ class Limits:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Stream:
+class Stream(Upload):
     """One request of a connection and its answer; whoever opens it gives meaning to what comes.
 
     The attributes belong to the connection. The client may go on sending as soon as what it sent
-    was read, or, where the stream is `paced`, when `Connection.admit` says so.
+    was read, or, where the stream is `paced`, when `Connection.admit` says so; such a stream also
+    counts itself what it holds.
     """
 
     def __init__(self, connection: "Connection", number: int, *, paced: bool = False) -> None:
@@ -216,9 +221,11 @@ class Connection:
         open_stream: OpenStream,
         read_head: Callable[[Fields], Any],
         limits: Limits,
+        uploads: Uploads,
         connections: set["Connection"],
     ) -> None:
         self.limits = limits
+        self.uploads = uploads
         self.peer_window = _DEFAULT_WINDOW  # what a new stream may send
         self._open_stream = open_stream
         self._connections = connections
@@ -271,6 +278,7 @@ class Connection:
         self._leaving = True
         streams, self._streams = self._streams, {}
         for stream in streams.values():
+            self.uploads.release(stream)
             stream.aborted()
 
     def data_received(self, data: bytes) -> None:
@@ -324,6 +332,8 @@ class Connection:
         """Answer by one header block alone; `reset` where the request has not ended yet."""
         if self._streams.pop(stream.number, None) is None:
             return
+        if stream.held_bytes:
+            self.uploads.release(stream)
         self._idle_frames = 0
         self._send(_HEADERS, _END_HEADERS | _END_STREAM, stream.number, block)
         if reset:
@@ -442,15 +452,38 @@ class Connection:
         window = stream.receive_window = stream.receive_window - size
         if window < 0:
             self._refuse_data(window + size)
+        if not flags & _END_STREAM:
+            if size:
+                self._keep(stream, chunk)
+            else:
+                self._count_idle_frame()
+            return
         if size:
             stream.received(chunk)
-        if flags & _END_STREAM:
-            stream.receive_window = _HAS_ENDED
-            stream.ended()
-        elif stream.receive_window < self._least_stream_window:
+        self._end(stream)
+
+    def _keep(self, stream: Stream, chunk: memoryview) -> None:
+        """A piece of a request that goes on."""
+        size = len(chunk)
+        stream.received(memoryview(bytes(chunk)) if size < _SHORT_BYTES else chunk)
+        if self._streams.get(stream.number) is not stream:  # it was too much
+            return
+        if not stream.paced:
+            try:
+                held_bytes = stream.held_bytes + size + PIECE_BYTES
+                self.uploads.hold(stream, held_bytes=held_bytes)
+            except Overloaded as error:
+                stream.give_up(error)
+                return
+        if stream.receive_window < self._least_stream_window:
             self._widen_stream(stream)
-        elif not size:
-            self._count_idle_frame()
+
+    def _end(self, stream: Stream) -> None:
+        """A request is there as a whole."""
+        stream.receive_window = _HAS_ENDED
+        if stream.held_bytes and not stream.paced:
+            self.uploads.release(stream)
+        stream.ended()
 
     def _read_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if kind != _HEADERS or self._block is not None:
@@ -504,6 +537,7 @@ class Connection:
         if stream:
             stream.unsent = None
             self._blocked.pop(number, None)
+            self.uploads.release(stream)
             stream.aborted()
         self._close_if_done()
 
@@ -553,8 +587,7 @@ class Connection:
             return
         stream = self._streams[number] = self._open_stream(self, number, head)
         if flags & _END_STREAM:
-            stream.receive_window = _HAS_ENDED
-            stream.ended()
+            self._end(stream)
 
     def _read_trailers(self, number: int, flags: int) -> None:
         self._check_opened(number)
@@ -566,8 +599,7 @@ class Connection:
             raise _ConnectionFault(ErrorCode.PROTOCOL_ERROR, "trailers must end the stream")
         if stream.receive_window == _HAS_ENDED:
             raise _ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS behind the end of a request")
-        stream.receive_window = _HAS_ENDED
-        stream.ended()
+        self._end(stream)
 
     def _read_settings(self, flags: int, _number: int, payload: bytes) -> None:
         self._count_idle_frame()

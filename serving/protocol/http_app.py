@@ -16,14 +16,22 @@ from serving.protocol.http_repository import repository_routes
 from serving.protocol.http_shared_memory import shared_memory_routes
 from serving.protocol.http_statistics import statistics_routes
 from serving.protocol.http_trace import trace_routes
+from serving.protocol.uploads import BODIES, Uploads
 
 _MAX_PATH_CHARACTERS = 200  # of a path in an error text
 
 
 def http_app(
-    dataplane: DataPlane, *, max_request_bytes: int, known: KnownHttpRequests | None = None
+    dataplane: DataPlane,
+    *,
+    max_request_bytes: int,
+    known: KnownHttpRequests | None = None,
+    uploads: Uploads | None = None,
 ) -> Starlette:
-    """The ASGI application of the protocol. What it answers may become `known` to the server."""
+    """The ASGI application of the protocol. What it answers may become `known` to the server.
+
+    `uploads` counts bodies that have not come as a whole, also those of other servers.
+    """
     app = Starlette(
         routes=[
             *statistics_routes(dataplane),
@@ -38,6 +46,7 @@ def http_app(
         ],
         exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]
     )
+    app.state.uploads = uploads or Uploads(most_bytes=BODIES * max_request_bytes)
     app.router.redirect_slashes = False  # as Triton: a path is there or it is not
     return app
 

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from ridgeline.errors import Unavailable
 from serving.protocol.http_compression import decompressed
+from serving.protocol.http_upload import awaited
 from serving.protocol.statuses import status_of
 
 MODEL_PATHS = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
@@ -32,18 +33,21 @@ def model_of(request: Request) -> tuple[str, str]:
 async def body_of(request: Request, *, most_bytes: int) -> bytes:
     """The body of a request, decompressed. Raises HTTPException where it is larger.
 
-    Also what `http_compression.decompressed` raises.
+    Also Overloaded where there was no room for it beside others that are on their way, and what
+    `http_compression.decompressed` raises.
     """
     chunks = []
     received_bytes = 0
-    async for chunk in request.stream():
-        received_bytes += len(chunk)
-        if received_bytes > most_bytes:
-            raise HTTPException(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"the request is larger than {most_bytes} bytes",
-            )
-        chunks.append(chunk)
+    with awaited(request.app.state.uploads) as upload:
+        async for chunk in request.stream():
+            received_bytes += len(chunk)
+            if received_bytes > most_bytes:
+                raise HTTPException(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"the request is larger than {most_bytes} bytes",
+                )
+            chunks.append(chunk)
+            upload.grow(len(chunk))
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     encoding = request.headers.get("content-encoding")
     if encoding is None:

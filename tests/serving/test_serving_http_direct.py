@@ -13,6 +13,7 @@ from serving.protocol.http_app import http_app
 from serving.protocol.http_direct import DirectHttpProtocol
 from serving.protocol.http_known import KnownHttpRequests
 from serving.protocol.http_server import HttpServer
+from serving.protocol.uploads import Upload, Uploads
 from serving.registry import Registry
 from serving.statistics import FailureReason
 
@@ -101,14 +102,37 @@ def known(registry):
 
 
 @pytest.fixture
-async def server(registry, known):
-    app = http_app(DataPlane(registry), max_request_bytes=100_000, known=known)
+def uploads():
+    return Uploads(most_bytes=100_000)
+
+
+class Given(Upload):
+    """Another request that is on its way."""
+
+
+def fill(uploads):
+    """Others take all the room there is, for a moment."""
+    others = [Given(), Given()]
+    for other in others:
+        uploads.hold(other, held_bytes=uploads._most_bytes // 2)
+    for other in others:
+        uploads.release(other)
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def server(registry, known, uploads):
+    app = http_app(DataPlane(registry), max_request_bytes=100_000, known=known, uploads=uploads)
     server = HttpServer(
         app,
         host="127.0.0.1",
         port=0,
         drain_seconds=60,
-        protocol=functools.partial(DirectHttpProtocol, known=known),
+        protocol=functools.partial(DirectHttpProtocol, known=known, uploads=uploads),
     )
     await server.start()
     yield server
@@ -270,3 +294,79 @@ async def test_a_model_that_comes_or_goes_makes_its_requests_unknown(client, reg
 
     assert values(await client.ask(request(TWO))) == [3, 4]
     assert len(parsed) == 2
+
+
+async def test_a_known_request_whose_rest_does_not_come_is_given_up_for_others(
+    client, server, uploads
+):
+    whole = request(TWO)
+    assert values(await client.ask(whole)) == [3, 4]
+    other = Client(*await asyncio.open_connection("127.0.0.1", server.port))
+    await other.send(whole[:-4])
+    await until(lambda: uploads.requests == 1)
+
+    fill(uploads)
+
+    status, _, body = await other.response()
+    assert (status, "send it again later" in json.loads(body)["error"]) == (429, True)
+    assert values(await other.ask(whole[-4:] + whole)) == [3, 4]  # the rest is dropped
+    assert values(await other.ask(whole[:9], whole[9:])) == [3, 4]
+    other.writer.close()
+
+
+async def test_a_known_request_that_takes_too_much_is_refused(client, uploads):
+    whole = request(TWO)
+    assert values(await client.ask(whole)) == [3, 4]
+    uploads._most_bytes = 600
+
+    status, _, _ = await client.ask(whole[:10], whole[10:200])
+    answers = [values(await client.ask(whole[200:] + whole)), values(await client.ask(whole))]
+
+    assert (status, answers) == (429, [[3, 4], [3, 4]])
+    assert uploads.held_bytes == 0
+
+
+async def test_a_client_that_leaves_in_the_middle_makes_room(client, uploads):
+    whole = request(TWO)
+    await client.ask(whole)
+    await client.send(whole[:-4])
+    await until(lambda: uploads.requests == 1)
+
+    client.writer.close()
+
+    await until(lambda: not uploads.requests)
+
+
+async def test_a_body_that_the_application_waits_for_is_given_up_for_others(client, uploads):
+    whole = request(TWO)
+    await client.send(whole[:-4])
+    await until(lambda: uploads.requests == 1)
+
+    fill(uploads)
+
+    status, _, body = await client.response()
+    assert (status, "send it again later" in json.loads(body)["error"]) == (429, True)
+    assert values(await client.ask(whole[-4:], whole)) == [3, 4]
+
+
+async def test_a_long_body_is_read_without_being_kept_to_learn_from(client, monkeypatch, parsed):
+    monkeypatch.setattr("serving.protocol.http_direct._MOST_WIRE_BYTES", 100)
+    for _ in range(2):
+        assert values(await client.ask(request(TWO))) == [3, 4]
+        assert parsed[-1]._wire == []
+
+    assert len(parsed) == 2
+
+
+async def test_a_kept_connection_lasts_while_a_request_is_under_way(client, model, parsed):
+    await client.ask(request(ONE))
+    held, submit = [], model.batcher.submit
+    model.batcher.submit = held.append
+    await client.send(request(TWO))
+
+    parsed[0].timeout_keep_alive_handler()  # as uvicorn's timer does
+    submit(held[0])
+
+    assert values(await client.response()) == [3, 4]
+    parsed[0].timeout_keep_alive_handler()
+    assert await client.reader.read() == b""

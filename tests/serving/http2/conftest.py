@@ -14,6 +14,7 @@ from h2.settings import Settings
 
 from serving.protocol.grpc_http2 import GrpcService
 from serving.protocol.http2 import Connection, Envelope, Limits, Stream, stateless_block
+from serving.protocol.uploads import Uploads
 
 _PATIENCE_S = 60  # a test that waits so long has failed; it never does otherwise
 HEAD = [
@@ -263,6 +264,7 @@ class RecordedStream(Stream):
         self.head = head
         self.chunks = []
         self.times_ended = self.times_aborted = self.times_drained = 0
+        self.given_up = None
 
     @property
     def body(self):
@@ -284,6 +286,10 @@ class RecordedStream(Stream):
     def drained(self):
         self.times_drained += 1
 
+    def give_up(self, error):
+        self.given_up = error
+        self.refuse(reset=True)
+
     def answer(self, *body):
         self.connection.answer(self, envelope=ANSWER, body=body)
 
@@ -294,13 +300,14 @@ class RecordedStream(Stream):
 class RecordingServer:
     """The streams of a connection, in the order in which they were opened."""
 
-    def __init__(self, limits=None):
+    def __init__(self, limits=None, uploads=None):
         self.streams = []
         self.connections = set()
         self.connection = Connection(
             open_stream=self._open,
             read_head=tuple,
             limits=limits or Limits(),
+            uploads=uploads or Uploads(most_bytes=2**30),
             connections=self.connections,
         )
 

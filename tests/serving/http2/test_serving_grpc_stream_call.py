@@ -323,3 +323,21 @@ async def test_windows_are_told_once_what_came_was_taken(client, echo):
 
     await client.wire.receive_until(WindowUpdated, stream=number)
     assert echo.taken == 600
+
+
+async def test_empty_messages_that_nobody_takes_are_bounded_as_well(client, service, echo):
+    echo.gate.clear()
+    number = client.send(PATH, ends=False)
+    await _settle(client.wire)
+    empty = client.framed(b"") * 3_000
+    sent = 0
+    while client.wire.client.local_flow_control_window(number) >= len(empty) and sent < 2**21:
+        client.wire.client.send_data(number, empty[:15_000])
+        client.wire.deliver()
+        await client.wire.receive()
+        sent += 15_000
+
+    assert sent < 2**21
+    echo.gate.set()
+    assert (await client.answer(number)).code == EXHAUSTED
+    assert service.uploads.held_bytes == 0
