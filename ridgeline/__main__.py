@@ -14,9 +14,9 @@ from typing import NoReturn, cast
 
 from ridgeline import __version__
 from ridgeline.command import Command
-from ridgeline.errors import RidgelineError, WrongUsage
+from ridgeline.errors import MissingData, RidgelineError, WrongUsage
 
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
+DONE, FAILED, WRONG_USAGE, MISSING_DATA = 0, 1, 2, 4
 
 # name -> (module that defines it, one line for `ridgeline --help`), in the order of a model's life.
 COMMANDS = {
@@ -42,7 +42,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand. Returns 0 done, 1 failed, 2 wrong usage (argparse exits itself).
 
-    A command may define `exit_code(result)` where it has more to tell than that.
+    4 says that data are missing, so that who runs many recipes can go on with the others. A command
+    may define `exit_code(result)` where it has more to tell than that.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _stop_with_parent()
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED if failed and failed(result) else DONE
     except RidgelineError as error:
         print(f"ridgeline {arguments.command}: {error}", file=sys.stderr)
-        return WRONG_USAGE if isinstance(error, WrongUsage) else FAILED
+        return _exit_code(error)
     except BrokenPipeError:  # whoever read the output has stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -80,13 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def _exit_code(error: RidgelineError) -> int:
+    if isinstance(error, WrongUsage):
+        return WRONG_USAGE
+    return MISSING_DATA if isinstance(error, MissingData) else FAILED
+
+
 def _parser(called: str | None) -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     """The parser, with the flags of the subcommand that was called: the others stay unloaded."""
     parser = argparse.ArgumentParser(
         prog="ridgeline",
         description="Train, export, serve and measure models against their physical floor.",
         epilog="`ridgeline COMMAND --help` describes each. "
-        "Exit codes: 0 done, 1 failed, 2 wrong usage.",
+        "Exit codes: 0 done, 1 failed, 2 wrong usage; "
+        "3 (check) could not tell; 4 (train) the data set is not here.",
     )
     parser.add_argument("--version", action="version", version=f"ridgeline {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -4,6 +4,7 @@
     |-- InvalidInput        what the caller sent or wrote is wrong: a tensor, a recipe key
     |   `-- WrongUsage      it stood on the command line
     |-- NotFound            there is no such model, version, file or recipe
+    |   `-- MissingData     data or weights are neither here nor to be had
     |-- AlreadyThere        the name is taken
     |-- CorruptData         a file is truncated, or is not what its digest says
     |-- Unavailable         it exists, but cannot answer now: loading, failed to load, stopping
@@ -32,6 +33,10 @@ class WrongUsage(InvalidInput):
 
 class NotFound(RidgelineError, LookupError):
     """There is no such model, version, file or recipe."""
+
+
+class MissingData(NotFound):
+    """A data set, or weights, are neither here nor to be had; the text says what to put where."""
 
 
 class AlreadyThere(RidgelineError):

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=_from_one, metavar="N", help="instead of the recipe's")
     parser.add_argument("--seed", type=_seed, metavar="S", help="instead of the recipe's")
     parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="the files of a data set that does not come with the project; for the recipe `images` "
+        "your own, FOLDER/<class>/*.png or *.jpg",
+    )
+    parser.add_argument(
+        "--name", type=_name, help="of the artifact and the published model, not the recipe's"
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         default=Path("artifacts"),
@@ -47,7 +57,7 @@ def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
     Raises TargetMissed where the network misses what its recipe requires.
     """
     recipe = recipes.read(recipes.find(arguments.recipe))
-    given = {"epochs": arguments.epochs, "seed": arguments.seed}
+    given = {key: getattr(arguments, key) for key in ("epochs", "seed", "data", "name")}
     recipe = dataclasses.replace(
         recipe, **{name: value for name, value in given.items() if value is not None}
     )
@@ -129,6 +139,14 @@ def _from_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, received {text!r}")
     return int(text)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"must be letters, digits, '.', '_' and '-', received {text!r}"
+        )
+    return text
 
 
 def _seed(text: str) -> int:

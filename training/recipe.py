@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ridgeline.errors import InvalidInput, NotFound
 from ridgeline.settings import from_table, read_toml
 from training import datasets, tasks, zoo
+from training.datasets import DataSet, ImageSettings
 
 FOLDER = Path(__file__).parent / "recipes"
 OPTIMIZERS = ("sgd", "adam")
@@ -137,9 +139,10 @@ class Recipe:
     nothing can be exported. `validation_samples` are taken out of the training set and steer no
     step, except that with `patience` the run ends after that many epochs without a lower validation
     loss, with the weights of the best one. `training_samples` caps what is left of the training
-    set, for quick trials. `weights` "imagenet" begins with those that others have published for
-    the network (see `training.pretrained`) instead of random ones. `minutes` is how long the run
-    took when it was last measured.
+    set, for quick trials. `data` is the folder with the files of a data set that does not come with
+    the project, `images` says how those of the data set "images" are taken. `weights` "imagenet"
+    begins with those that others have published for the network (see `training.pretrained`) instead
+    of random ones. `minutes` is how long the run took when it was last measured.
     """
 
     description: str
@@ -159,6 +162,8 @@ class Recipe:
     patience: int | None = None
     precision: str = "float32"
     weights: str | None = None
+    data: str | None = None
+    images: ImageSettings | None = None
     minutes: float | None = None
 
     def __post_init__(self) -> None:
@@ -198,6 +203,18 @@ class Recipe:
         _require(
             self.epochs >= least, key="epochs", expected=f"at least {least}", received=self.epochs
         )
+
+    def load(self) -> DataSet:
+        """The data set. Raises CorruptData, NotFound, or InvalidInput."""
+        files: dict[str, Any] = {} if self.data is None else {"folder": Path(self.data)}
+        how: dict[str, Any] = {} if self.images is None else {"images": self.images}
+        return datasets.load(self.dataset, **files, **how)
+
+    def validation_of(self, samples: int) -> int:
+        """How many of so many training samples are for validation: of a user's own, a fifth."""
+        if self.dataset != "images":
+            return self.validation_samples
+        return max(1, min(self.validation_samples, samples // 5))
 
     @property
     def bounds(self) -> dict[str, float]:

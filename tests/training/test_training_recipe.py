@@ -42,8 +42,17 @@ def test_the_shipped_recipes_require_what_the_project_promises() -> None:
         assert required[name] == {"excess_entropy": 0.02}
 
 
-def test_a_shipped_recipe_trains_the_network_it_is_named_after() -> None:
-    assert all(recipes.read(path).model == name for name, path in recipes.shipped().items())
+def test_a_shipped_recipe_writes_the_artifact_it_is_named_after() -> None:
+    read = {name: recipes.read(path) for name, path in recipes.shipped().items()}
+    assert {name: recipe.artifact for name, recipe in read.items()} == {name: name for name in read}
+
+
+def test_a_shipped_recipe_that_nobody_has_measured_here_says_so() -> None:
+    read = [recipes.read(path) for path in recipes.shipped().values()]
+    unmeasured = [recipe for recipe in read if recipe.minutes is None and recipe.data is None]
+    assert {recipe.dataset for recipe in unmeasured} == {"cifar10", "fashion_mnist", "images"}
+    for recipe in unmeasured:
+        assert "unmeasured" in recipe.description or recipe.dataset == "images"
 
 
 def test_sgd_with_momentum_is_what_a_recipe_gets_that_names_no_optimizer(tmp_path: Path) -> None:
@@ -93,6 +102,10 @@ def test_a_recipe_without_an_augmentation_table_has_none(tmp_path: Path) -> None
         ("= 0.1\n\n", "= 0.1\nschedule = 'line'\n", "optimizer.schedule must be one of cosine"),
         ("= 0.1\n\n", "= 0.1\nweight_decay = -1\n", "optimizer.weight_decay must be 0 or more"),
         ("= 0.1\n\n", "= 0.1\nclip_norm = 0\n", "optimizer.clip_norm must be positive"),
+        ("seed = 1", "seed = 1\nimages = {side = 0}", "images.side must be in [1, 1024]"),
+        ("seed = 1", "seed = 1\nimages = {channels = 2}", "images.channels must be 1 or 3"),
+        ("seed = 1", "seed = 1\nimages = {std = 0.0}", "images.std must be in (0, 255]"),
+        ("seed = 1", "seed = 1\nimages = {test_share = 1.0}", "images.test_share must be in"),
         ("epochs = 3", "epochs 3", "is not valid TOML"),
     ],
 )

@@ -27,6 +27,7 @@ _MD5 = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 _MAGIC = bytes([0, 0, 8])  # two zero bytes, then the element type: unsigned byte
+_IMAGE = (28, 28)
 _BORDER = 2  # pixels on each side: 28 + 2 * 2 = 32, the input size of LeNet-5
 
 
@@ -60,22 +61,40 @@ def parse_idx(data: bytes, *, source: str) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8, offset=header_bytes).reshape(shape)
 
 
-def _samples(folder: Path, *, prefix: str) -> Samples:
-    images = _read(folder / f"{prefix}-images-idx3-ubyte.gz")
-    labels = _read(folder / f"{prefix}-labels-idx1-ubyte.gz")
+def samples(images: NDArray[np.uint8], /, *, labels: NDArray[np.uint8]) -> Samples:
+    """Images [samples, 28, 28] as networks take them: float32, with a channel and a border.
+
+    Raises CorruptData where they have another shape.
+    """
+    if images.shape[1:] != _IMAGE or labels.shape != images.shape[:1]:
+        raise CorruptData(
+            f"images must be [samples, 28, 28] with a label each, received {list(images.shape)} "
+            f"and {list(labels.shape)}"
+        )
     border = ((0, 0), (_BORDER, _BORDER), (_BORDER, _BORDER))
     shades = np.pad(images, border)[..., np.newaxis].astype(np.float32) / np.float32(255)
     return Samples(inputs=shades, labels=labels.astype(np.int64))
 
 
+def unpacked(path: Path) -> bytes:
+    """What a gzip file holds. Raises CorruptData where it is damaged."""
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise CorruptData(f"{path} must be a whole gzip file, but: {error}") from error
+
+
+def _samples(folder: Path, *, prefix: str) -> Samples:
+    images = _read(folder / f"{prefix}-images-idx3-ubyte.gz")
+    return samples(images, labels=_read(folder / f"{prefix}-labels-idx1-ubyte.gz"))
+
+
 def _read(path: Path) -> NDArray[np.uint8]:
     """Unpack one of the shipped files, once its digest is that of the published one."""
     try:
-        data = gzip.decompress(path.read_bytes())
+        data = unpacked(path)
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}, which belongs to MNIST") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise CorruptData(f"{path} must be a whole gzip file, but: {error}") from error
     expected, found = _MD5[path.stem], hashlib.md5(data, usedforsecurity=False).hexdigest()
     if found != expected:
         raise CorruptData(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ridgeline.errors import NotFound
+from ridgeline.errors import MissingData
 from training.datasets.samples import DataSet, Preprocessing, Samples
 
 CLASSES_FILE = Path(__file__).parent / "imagenet_classes.txt"
@@ -37,7 +37,7 @@ _PHOTOS = {
 def load() -> DataSet:
     """The photos as the test set, float32 [3, 224, 224, 3] in [-1, 1]; no training samples.
 
-    Raises NotFound where a package is missing.
+    Raises MissingData where a package is missing.
     """
     classes = class_names()
     inputs = np.stack([preprocess(image) for image in images().values()])
@@ -52,7 +52,7 @@ def class_names() -> tuple[str, ...]:
 
 
 def images() -> dict[str, Path]:
-    """The files of the photos, by name. Raises NotFound where a package is missing."""
+    """The files of the photos, by name. Raises MissingData where a package is missing."""
     found = {}
     for package, file in _PHOTOS:
         try:
@@ -60,7 +60,7 @@ def images() -> dict[str, Path]:
         except ModuleNotFoundError:
             path = Path(package) / file
         if not path.is_file():
-            raise NotFound(
+            raise MissingData(
                 f"there is no photo {file} of the package {package.split('.')[0]}; "
                 "pip install '.[transfer]' brings scikit-learn"
             )

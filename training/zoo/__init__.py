@@ -7,6 +7,7 @@ Listing the names loads no framework; building does.
 """
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -155,10 +156,11 @@ def is_application(name: str) -> bool:
     return name.startswith(_KERAS) or _NETWORKS.get(name, ("",))[0] == "applications"
 
 
-def build(name: str, **given: Any) -> "keras.Model":
+def build(name: str, *, classes: int | None = None, **given: Any) -> "keras.Model":
     """A fresh network of that name; `given` goes to what builds it.
 
-    Raises NotFound listing the names there are.
+    It tells so many `classes` apart where it is a classifier, else, and by default, as many as its
+    file says. Raises NotFound listing the names there are.
     """
     if name.startswith(_KERAS):
         entry = _application(name.removeprefix(_KERAS))
@@ -171,6 +173,9 @@ def build(name: str, **given: Any) -> "keras.Model":
         )
     file, builder, arguments = entry
     module = importlib.import_module(f"{__name__}.{file}")
-    model: keras.Model = getattr(module, builder)(**arguments, **given)
+    construct = getattr(module, builder)
+    if classes is not None and "classes" in inspect.signature(construct).parameters:
+        given["classes"] = classes
+    model: keras.Model = construct(**{**arguments, **given})
     model.name = name.replace(".", "_")
     return model

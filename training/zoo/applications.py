@@ -13,8 +13,8 @@ from keras import layers
 from ridgeline.errors import NotFound
 
 
-def build(*, architecture: str, weights: str | None = None) -> keras.Model:
-    """The network: `image` at its usual size to `probabilities` [batch, 1000].
+def build(*, architecture: str, weights: str | None = None, classes: int = 1000) -> keras.Model:
+    """The network: `image` at its usual size to `probabilities` [batch, classes].
 
     `weights` None leaves them random, "imagenet" downloads them where there is a network. Values of
     `image` are those that the network's `preprocess_input` gives. Raises NotFound.
@@ -25,6 +25,6 @@ def build(*, architecture: str, weights: str | None = None) -> keras.Model:
         raise NotFound(
             f"keras.applications has no {architecture!r}; it has {', '.join(sorted(known))}"
         )
-    network = constructor(weights=weights)
+    network = constructor(weights=weights, classes=classes)
     image = keras.Input(network.input_shape[1:], name="image")
     return keras.Model(image, layers.Identity(name="probabilities")(network(image)))

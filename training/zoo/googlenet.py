@@ -57,9 +57,17 @@ def build(*, classes: int = 1000) -> keras.Model:
 
 
 def build_small(
-    *, stages: Sequence[Sequence[Widths]], stem: int, stride: int = 1, channels: int = 3
+    *,
+    stages: Sequence[Sequence[Widths]],
+    stem: int,
+    stride: int = 1,
+    channels: int = 3,
+    classes: int = 10,
 ) -> keras.Model:
-    """`image` [batch, 32, 32, channels] to `probabilities` [batch, 10]; stages are pooled apart."""
+    """`image` [batch, 32, 32, channels] to `probabilities` [batch, classes].
+
+    Stages are pooled apart.
+    """
     image = keras.Input((32, 32, channels), name="image")
     x = _convolution(image, width=stem, kernel=3, stride=stride, name="conv1", normalised=True)
     for stage, modules in enumerate(stages, start=1):
@@ -70,7 +78,7 @@ def build_small(
             x = _inception(x, widths=widths, name=name, normalised=True)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     x = layers.Dropout(0.2, name="dropout")(x)
-    probabilities = layers.Dense(10, activation="softmax", name="probabilities")(x)
+    probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(x)
     return keras.Model(image, probabilities)
 
 

@@ -11,8 +11,8 @@ import keras
 from keras import layers
 
 
-def build() -> keras.Model:
-    """The network: `image` [batch, 32, 32, 1] in [0, 1] to `probabilities` [batch, 10]."""
+def build(*, classes: int = 10) -> keras.Model:
+    """The network: `image` [batch, 32, 32, 1] in [0, 1] to `probabilities` [batch, classes]."""
     image = keras.Input((32, 32, 1), name="image")
     x = layers.Conv2D(6, 5, activation="tanh", name="conv1")(image)  # 28 x 28 x 6
     x = layers.AveragePooling2D(2, name="pool1")(x)  # 14 x 14 x 6
@@ -21,5 +21,5 @@ def build() -> keras.Model:
     x = layers.Conv2D(120, 5, activation="tanh", name="conv3")(x)  # 1 x 1 x 120
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(84, activation="tanh", name="dense")(x)
-    probabilities = layers.Dense(10, activation="softmax", name="probabilities")(x)
+    probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(x)
     return keras.Model(image, probabilities)

@@ -10,11 +10,11 @@ import keras
 from keras import layers
 
 
-def build() -> keras.Model:
-    """The network: `image` [batch, 32, 32, 1] in [0, 1] to `probabilities` [batch, 10]."""
+def build(*, classes: int = 10) -> keras.Model:
+    """The network: `image` [batch, 32, 32, 1] in [0, 1] to `probabilities` [batch, classes]."""
     image = keras.Input((32, 32, 1), name="image")
     x = layers.Flatten(name="flatten")(image)  # 1,024
     x = layers.Dense(256, activation="relu", name="hidden1")(x)
     x = layers.Dense(128, activation="relu", name="hidden2")(x)
-    probabilities = layers.Dense(10, activation="softmax", name="probabilities")(x)
+    probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(x)
     return keras.Model(image, probabilities)

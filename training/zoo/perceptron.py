@@ -11,9 +11,9 @@ import keras
 from keras import layers
 
 
-def build() -> keras.Model:
-    """The network: `image` [batch, 32, 32, 1] in [0, 1] to `probabilities` [batch, 10]."""
+def build(*, classes: int = 10) -> keras.Model:
+    """The network: `image` [batch, 32, 32, 1] in [0, 1] to `probabilities` [batch, classes]."""
     image = keras.Input((32, 32, 1), name="image")
     x = layers.Flatten(name="flatten")(image)  # 1,024
-    probabilities = layers.Dense(10, activation="softmax", name="probabilities")(x)
+    probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(x)
     return keras.Model(image, probabilities)
