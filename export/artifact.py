@@ -45,7 +45,8 @@ def read_artifact(path: Path) -> Artifact:
         )
     if not (path / _SAVED_MODEL / "saved_model.pb").is_file():
         raise NotFound(f"{path} holds no {_SAVED_MODEL}; train it again")
-    evaluation = _evaluation(path / "evaluation.npz")
+    untrained = bool(training.get("untrained"))  # then there is nothing to measure
+    evaluation = {} if untrained else _evaluation(path / "evaluation.npz")
     labels = evaluation.pop(_LABEL, None)
     return Artifact(
         name=str(training.get("model", path.resolve().name)),

@@ -5,8 +5,11 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 import tf2onnx
+from tf2onnx import tf_loader
 
+from export.recurrent import use_operators
 from export.saved_model import SavedModel
+from export.weights import lift, put_back
 from ridgeline.errors import Unsupported
 from ridgeline.model import FREE, TensorSpec
 
@@ -23,12 +26,9 @@ def convert(model: SavedModel, /, *, name: str) -> onnx.ModelProto:
     _refuse_shared_names(model, name=name)
     # What it cannot convert, it logs and leaves in the graph; told below, as an error.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
-    function, signature = model.positional()
-    converted: onnx.ModelProto
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # tf2onnx still calls TensorFlow 1's
     try:
-        converted, _ = tf2onnx.convert.from_function(
-            function, input_signature=signature, opset=OPSET
-        )
+        converted = _converted(model, name=name)
     except Exception as error:  # tf2onnx raises ValueError, KeyError and TensorFlow's own
         raise Unsupported(f"tf2onnx cannot convert {name!r}: {error}") from error
     _refuse_unknown_operators(converted.graph, name=name)
@@ -38,6 +38,27 @@ def convert(model: SavedModel, /, *, name: str) -> onnx.ModelProto:
         onnx.checker.check_model(converted)
     except onnx.checker.ValidationError as error:
         raise Unsupported(f"the graph converted from {name!r} is not valid: {error}") from error
+    return converted
+
+
+def _converted(model: SavedModel, *, name: str) -> onnx.ModelProto:
+    """What tf2onnx makes of the signature, with weights that it did not have to carry."""
+    function = model.positional()
+    tensors = [tensor.name for tensor in function.inputs if tensor.dtype.name != "resource"]
+    # The function of that package that only writes a graph; TensorFlow's own builds it, too.
+    frozen = tf_loader.convert_variables_to_constants_large_model(function)
+    frozen = tf_loader.fix_freezing_errors_part2(frozen)
+    weights = lift(frozen)
+    converted: onnx.ModelProto
+    converted, _ = tf2onnx.convert.from_graph_def(
+        frozen,
+        name=name,
+        input_names=[*tensors, *weights],
+        output_names=[tensor.name for tensor in function.outputs],
+        opset=OPSET,
+    )
+    put_back(converted, weights)
+    use_operators(converted)
     return converted
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import onnx
 
 from export.artifact import Artifact, read_artifact
@@ -25,6 +26,8 @@ from ridgeline.repository import MODEL_FILE, ModelCard, publish
 logger = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = 500
+_PROOF_FLOPS = 10**11  # of all golden inputs at one batch size: a second or so on two cores
+_FEWEST_SAMPLES = 8
 
 
 def export(settings: ExportSettings) -> dict[str, Any]:
@@ -40,13 +43,14 @@ def export(settings: ExportSettings) -> dict[str, Any]:
     golden = golden_inputs(artifact, saved=saved)
     model = convert(saved, name=name)
     cost = _cost(model)
+    golden = _affordable(golden, cost=cost)
     serialised = model.SerializeToString()
     exported = runner(serialised, name=name)
     parity = prove(
         saved.run,
         exported,
         golden=golden,
-        batch_sizes=_batch_sizes(spec),
+        batch_sizes=_batch_sizes(spec, golden=golden, cost=cost),
         relative_tolerance=settings.relative_tolerance,
     )
     accuracies = _accuracies(artifact, saved=saved, exported=exported)
@@ -79,9 +83,26 @@ def _spec(saved: SavedModel, *, name: str, max_batch_size: int) -> ModelSpec:
     )
 
 
-def _batch_sizes(spec: ModelSpec) -> list[int]:
-    """The smallest, the largest, one that divides no power of two, one between."""
-    return sorted({min(size, spec.max_batch_size) for size in (1, 3, 8, spec.max_batch_size)})
+def _affordable(
+    golden: Mapping[str, np.ndarray], *, cost: ModelCost | None
+) -> dict[str, np.ndarray]:
+    """As many golden inputs as the proof can run in good time, but a few of them in any case."""
+    flops = max(cost.flops_per_sample if cost else 0, 1)
+    samples = max(_PROOF_FLOPS // flops, _FEWEST_SAMPLES)
+    return {name: array[:samples] for name, array in golden.items()}
+
+
+def _batch_sizes(
+    spec: ModelSpec, *, golden: Mapping[str, np.ndarray], cost: ModelCost | None
+) -> list[int]:
+    """The smallest, the largest, one that divides no power of two, one between.
+
+    Of networks so large that golden inputs are few, no batch is larger than these.
+    """
+    most = spec.max_batch_size
+    if cost and cost.flops(batch_size=most) > _PROOF_FLOPS:
+        most = min(most, len(next(iter(golden.values()))))
+    return sorted({min(size, most) for size in (1, 3, 8, most)})
 
 
 def _cost(model: onnx.ModelProto) -> ModelCost | None:

@@ -41,8 +41,8 @@ class SavedModel:
         outputs = self._function(**{name: tf.constant(array) for name, array in inputs.items()})
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
-    def positional(self) -> tuple[Any, list[Any]]:
-        """A tf.function from the inputs to the outputs, both in order, and its input signature."""
+    def positional(self) -> Any:
+        """A concrete function from the inputs to the outputs, both in order."""
         names = [spec.name for spec in self.inputs]
         signature = [
             tf.TensorSpec(self.input_specs[name].shape, self.input_specs[name].dtype, name=name)
@@ -54,7 +54,7 @@ class SavedModel:
             outputs = self._function(**dict(zip(names, tensors, strict=True)))
             return [outputs[spec.name] for spec in self.outputs]
 
-        return function, signature
+        return function.get_concrete_function()
 
 
 def _specs(tensors: Mapping[str, Any], *, path: Path) -> tuple[TensorSpec, ...]:

@@ -42,10 +42,10 @@ def write(outcome: Outcome, *, recipe: Recipe, output: Path) -> dict[str, Any]:
     artifact or none, never a mixture.
     """
     report = describe(outcome, recipe=recipe)
-    with _staging(output, model=recipe.artifact) as stage:
+    with staging(output, model=recipe.artifact) as stage:
         new = stage / "new"
         new.mkdir()
-        _write_json(new / "training.json", report)
+        write_json(new / "training.json", report)
         draw_curve(
             new / "curve.png",
             curve=outcome.curve,
@@ -57,11 +57,15 @@ def write(outcome: Outcome, *, recipe: Recipe, output: Path) -> dict[str, Any]:
         if report["reached"]:
             save_network(outcome.network, folder=new / "saved_model")
             _save_evaluation(outcome.test, recipe=recipe, path=new / "evaluation.npz")
-        place = output / recipe.artifact
-        if place.exists():
-            place.rename(stage / "old")
-        new.rename(place)
+        put(new, place=output / recipe.artifact, old=stage / "old")
     return report
+
+
+def put(new: Path, *, place: Path, old: Path) -> None:
+    """Move a staged folder to its place, and what was there to `old`."""
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
 
 
 def describe(outcome: Outcome, *, recipe: Recipe) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def describe(outcome: Outcome, *, recipe: Recipe) -> dict[str, Any]:
         "parameters": outcome.network.count_params(),
         "labels": _labels(outcome),
         "preprocessing": asdict(outcome.preprocessing) if outcome.preprocessing else None,
-        "packages": _versions(),
+        "packages": versions(),
     }
 
 
@@ -159,7 +163,7 @@ def _save_evaluation(samples: Samples, *, recipe: Recipe, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _staging(output: Path, *, model: str) -> Iterator[Path]:
+def staging(output: Path, *, model: str) -> Iterator[Path]:
     """An empty folder in `output`, for one writer at a time, gone afterwards.
 
     A writer that was killed outright leaves it behind; the next one clears it away.
@@ -177,7 +181,8 @@ def _staging(output: Path, *, model: str) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what is known of an artifact."""
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -188,8 +193,9 @@ def _finite(figures: Mapping[str, float | None]) -> dict[str, float | None]:
     }
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide what a run gives."""
+    found = {"python": platform.python_version()}
     for name in _PACKAGES:
-        versions[name] = importlib.import_module(name).__version__
-    return versions
+        found[name] = importlib.import_module(name).__version__
+    return found

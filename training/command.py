@@ -23,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe",
         metavar="RECIPE|MODEL",
-        help="a TOML file, or the name of a shipped recipe",
+        help="a TOML file, or the name of a shipped recipe; with --untrained that of a network",
+    )
+    parser.add_argument(
+        "--untrained",
+        action="store_true",
+        help="train nothing: write <network>_untrained with random weights, to look at its cost",
     )
     parser.add_argument("--epochs", type=_from_one, metavar="N", help="instead of the recipe's")
     parser.add_argument("--seed", type=_seed, metavar="S", help="instead of the recipe's")
@@ -56,6 +61,8 @@ def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
     Raises TargetMissed where the network misses what its recipe requires.
     """
+    if arguments.untrained:
+        return _untrained(arguments)
     recipe = recipes.read(recipes.find(arguments.recipe))
     given = {key: getattr(arguments, key) for key in ("epochs", "seed", "data", "name")}
     recipe = dataclasses.replace(
@@ -85,8 +92,20 @@ def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
     return {**report, "artifact": str(folder)}
 
 
+def _untrained(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    framework.load()
+    from training import untrained
+
+    seed = 1 if arguments.seed is None else arguments.seed
+    return untrained.write(arguments.recipe, seed=seed, output=arguments.output)
+
+
 def show(result: Mapping[str, Any]) -> None:
     """Print a summary of the run."""
+    if result.get("untrained"):
+        print(f"{result['model']}: {result['parameters']:,} random weights, seed {result['seed']}")
+        print(f"written to {result['artifact']}")
+        return
     seconds, epochs = result["train_seconds"], len(result["curve"])
     console = Console(highlight=False)
     console.print(

@@ -24,8 +24,7 @@ def build(*, cell: str, vocabulary: int = 10, units: int = 48) -> keras.Model:
     if cell == "lstm":
         x = layers.LSTM(units, return_sequences=True, name="memory")(x)
     else:
-        # Unrolled: tf2onnx makes a slow Loop of it otherwise, whose cost cannot be counted.
-        x = layers.GRU(units, return_sequences=True, unroll=True, name="memory")(x)
+        x = layers.GRU(units, return_sequences=True, name="memory")(x)
     probabilities = layers.Dense(vocabulary, activation="softmax", name="probabilities")(x)
     return keras.Model(words, probabilities)
 
