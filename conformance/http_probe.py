@@ -135,6 +135,8 @@ def _with_hex(table: dict[str, Any]) -> dict[str, Any]:
     for output in table.get("outputs", []):
         if "data" not in output:
             output["form"] = "binary"
+            if output.get("parameters", {}).get("binary_data_size") == 0:
+                output["hex"] = ""  # a server may leave the header field out where nothing follows
             continue
         output["form"] = "json"
         found = from_plain(output["data"], datatype=output.get("datatype", ""))

@@ -66,15 +66,17 @@ def plus(amount: int) -> bytes:
     return model(nodes, inputs=["INPUT0"], tensors=tensors, weights=weights)
 
 
-def optional_addend() -> bytes:
+def optional_addend(*, batched: bool = False) -> bytes:
     """OUTPUT0 = INPUT0 + INPUT1; INPUT1 is 100 where it is not given."""
+    row: Axes = ("batch", 1) if batched else ("n",)
     nodes = [helper.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"])]
     tensors: dict[str, tuple[str, Axes]] = {
-        "INPUT0": ("FP32", ("n",)),
-        "INPUT1": ("FP32", (1,)),
-        "OUTPUT0": ("FP32", ("n",)),
+        "INPUT0": ("FP32", row),
+        "INPUT1": ("FP32", ("batch", 1) if batched else (1,)),
+        "OUTPUT0": ("FP32", row),
     }
-    weights = {"INPUT1": np.array([100], dtype=np.float32)}
+    value = np.full((1, 1) if batched else (1,), 100, dtype=np.float32)
+    weights = {"INPUT1": value}
     return model(nodes, inputs=["INPUT0", "INPUT1"], tensors=tensors, weights=weights)
 
 

@@ -117,7 +117,7 @@ def _special() -> list[TestModel]:
     row = _identity("FP32", dims="2", most=1)
     queue = (
         "dynamic_batching {{ default_queue_policy {{ max_queue_size: {} "
-        "allow_timeout_override: true }} }}\n"
+        "default_timeout_microseconds: 60000000 allow_timeout_override: true }} }}\n"
     )
     return [
         TestModel(

@@ -2,7 +2,9 @@
 
     RidgelineError
     |-- InvalidInput        what the caller sent or wrote is wrong: a tensor, a recipe key
-    |   `-- WrongUsage      it stood on the command line
+    |   |-- WrongUsage      it stood on the command line
+    |   |-- Malformed       it cannot be read: no JSON, or a field is missing or of another kind
+    |   `-- Unusable        it names what cannot be used: a shared memory, a path
     |-- NotFound            there is no such model, version, file or recipe
     |   `-- MissingData     data or weights are neither here nor to be had
     |-- AlreadyThere        the name is taken
@@ -29,6 +31,14 @@ class InvalidInput(RidgelineError, ValueError):
 
 class WrongUsage(InvalidInput):
     """What was written on the command line is wrong."""
+
+
+class Malformed(InvalidInput):
+    """A text cannot be read: it is no JSON, or a field is missing or of another kind."""
+
+
+class Unusable(InvalidInput):
+    """What the caller names cannot be used: a shared memory, a path."""
 
 
 class NotFound(RidgelineError, LookupError):

@@ -16,12 +16,14 @@ FREE = -1  # the size of an axis that each request may choose
 class TensorSpec:
     """One input or output: its name, protocol datatype ("FP32") and shape per sample.
 
-    The shape leaves out the batch axis of a model that batches; -1 marks a free axis.
+    The shape leaves out the batch axis of a model that batches; -1 marks a free axis. An input
+    that is `optional` need not be sent.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -121,6 +123,7 @@ def _tensors(
             name=tensor.name,
             datatype=datatype_of_config(_data_type_name(tensor.data_type)).name,
             shape=tuple(tensor.dims),
+            optional=getattr(tensor, "optional", False),  # an output has no such field
         )
         for tensor in tensors
     )
@@ -134,4 +137,5 @@ def _data_type_name(number: int) -> str:
 
 def _config_tensor(kind: type, tensor: TensorSpec) -> object:
     data_type = model_config_pb2.DataType.Value(datatype(tensor.datatype).config)
-    return kind(name=tensor.name, data_type=data_type, dims=tensor.shape)
+    optional = {"optional": True} if tensor.optional else {}
+    return kind(name=tensor.name, data_type=data_type, dims=tensor.shape, **optional)

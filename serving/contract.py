@@ -12,7 +12,7 @@ def check(request: InferRequest, *, spec: ModelSpec) -> None:
     """Compare a request with a model's contract. Raises InvalidInput naming tensor and model."""
     expected = {tensor.name: tensor for tensor in spec.inputs}
     if request.inputs.keys() != expected.keys():
-        _refuse_names(request, expected=expected, spec=spec)
+        _check_names(request, expected=expected, spec=spec)
     for name, array in request.inputs.items():
         _check_tensor(array, tensor=expected[name], spec=spec)
     if spec.batches:
@@ -26,7 +26,7 @@ def check(request: InferRequest, *, spec: ModelSpec) -> None:
             )
 
 
-def _refuse_names(
+def _check_names(
     request: InferRequest, *, expected: dict[str, TensorSpec], spec: ModelSpec
 ) -> None:
     for name in request.inputs:
@@ -35,11 +35,20 @@ def _refuse_names(
                 f"unexpected inference input {name!r} for model {spec.name!r}; "
                 f"expected {', '.join(expected)}"
             )
-    missing = [name for name in expected if name not in request.inputs]
-    raise InvalidInput(
-        f"expected {len(expected)} inputs but got {len(request.inputs)} inputs for model "
-        f"{spec.name!r}; missing {', '.join(missing)}"
-    )
+    absent = [tensor for name, tensor in expected.items() if name not in request.inputs]
+    missing = [tensor.name for tensor in absent if not tensor.optional]
+    if missing:
+        least = sum(not tensor.optional for tensor in expected.values())
+        number = len(expected) if least == len(expected) else f"{least} to {len(expected)}"
+        raise InvalidInput(
+            f"expected {number} inputs but got {len(request.inputs)} inputs for model "
+            f"{spec.name!r}; missing {', '.join(missing)}"
+        )
+    if spec.batches and not request.inputs:
+        raise InvalidInput(
+            f"a request to model {spec.name!r} needs one of its optional inputs at least, "
+            f"which tells the batch size: {', '.join(expected)}"
+        )
 
 
 def _check_tensor(array: np.ndarray, *, tensor: TensorSpec, spec: ModelSpec) -> None:

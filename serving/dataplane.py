@@ -12,7 +12,7 @@ from ridgeline.model import ModelSpec
 from serving.control import ModelControl
 from serving.forwarding import HeaderForwarding
 from serving.log_settings import LogControl
-from serving.registry import Registry
+from serving.registry import Registry, UnknownVersion
 from serving.request import InferRequest, InferResponse
 from serving.shared_memory import Regions
 from serving.tracing import TraceValue, tracing_of
@@ -62,6 +62,7 @@ class DataPlane:
         self.logs = LogControl()
         self.tracing = tracing_of(registry.settings)
         self.server_name = registry.settings.server_name
+        self.like_triton = registry.settings.status_codes == "triton"
         self.regions = regions or Regions()
         self.forwarding = forwarding or HeaderForwarding()
         self._stopping = asyncio.Event()
@@ -97,9 +98,14 @@ class DataPlane:
         return self._registry.generation + self.tracing.generation
 
     def model_ready(self, name: str, *, version: str = "") -> bool:
-        """Whether that version can answer; a model that is not there is not ready."""
+        """Whether that version can answer; a model that is not there is not ready.
+
+        Raises UnknownVersion where the version is no number.
+        """
         try:
             return bool(self._registry.find(name, version=version)) and not self.stopping
+        except UnknownVersion:
+            raise
         except (NotFound, Unavailable):
             return False
 
@@ -121,8 +127,11 @@ class DataPlane:
     def counted(self, name: str = "", *, version: str = "") -> list[ReadyVersion]:
         """The versions that can answer, whose statistics are asked for: of all models, or of one.
 
-        Raises InvalidInput, as Triton does, where none of that name and version can.
+        Raises InvalidInput, as Triton does, where none of that name and version can, UnknownVersion
+        where the version is no number.
         """
+        if version and not version.isdecimal():
+            raise UnknownVersion(f"the version must be a number, received {version[:200]!r}")
         ready = [
             served.ready
             for served in self._registry

@@ -162,7 +162,7 @@ class EnsembleScheduler:
         if self._closing:
             raise Unavailable(f"model {name!r} is stopping and takes no new requests")
         check(request, spec=self._spec)
-        refusal = Overloaded if settings.overload_status == "exhausted" else Unavailable
+        refusal = Overloaded if settings.status_codes == "precise" else Unavailable
         if self._in_flight >= settings.max_queue_size:
             raise refusal(
                 f"model {name!r}: Exceeds maximum queue size of {settings.max_queue_size} "

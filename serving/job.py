@@ -68,7 +68,7 @@ Part = tuple[int, BatchOutputs, int, int]
 class JobArguments(TypedDict):
     """What a job is told of its request."""
 
-    inputs: tuple[Payload, ...]
+    inputs: tuple[Payload | None, ...]
     rows: int
     size_bytes: int
     outputs: tuple[str, ...]
@@ -82,7 +82,8 @@ class JobArguments(TypedDict):
 class Job:
     """One request. Whoever makes it fills in what it asks for; the batcher the rest.
 
-    `inputs` are in the order of the model's; `rows` is 1 for a model without a batch axis.
+    `inputs` are in the order of the model's, None for an optional one that is not there; `rows` is
+    1 for a model without a batch axis.
     `priority` counts from 1, the highest; 0 is the model's default. `deadline_ns` (monotonic) is
     when the caller stops waiting; `timeout_ns` is the wish of its `timeout` parameter, then what
     its queue makes of that.
@@ -111,7 +112,7 @@ class Job:
 
     def __init__(
         self,
-        inputs: tuple[Payload, ...],
+        inputs: tuple[Payload | None, ...],
         *,
         rows: int,
         size_bytes: int,

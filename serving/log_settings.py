@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
-from ridgeline.errors import InvalidInput, Unsupported
+from ridgeline.errors import InvalidInput, Malformed, Unsupported
 
 LogValue = bool | int | str
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -34,7 +34,7 @@ class LogSettings:
             value = getattr(self, field.name)
             if type(value) is not field.type:
                 kind = getattr(field.type, "__name__", field.type)
-                raise InvalidInput(f"{field.name} must be a {kind}, received {str(value)[:80]!r}")
+                raise Malformed(f"{field.name} must be a {kind}, received {str(value)[:80]!r}")
         if self.log_format not in _DATE_FORMATS:
             raise InvalidInput(
                 f"log_format must be default or ISO8601, received {self.log_format[:80]!r}"

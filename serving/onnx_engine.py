@@ -1,8 +1,10 @@
 """The engine that every model has: ONNX Runtime."""
 
+import contextlib
 import ctypes
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ _PROVIDERS = {
 class OnnxEngine:
     """A model in ONNX Runtime. `inputs` and `outputs` are as the graph has them, batch axis too.
 
+    An input for which the graph has a value of its own is optional.
     Raises InvalidInput where the graph uses a type that the protocol cannot carry, Unsupported
     where ONNX Runtime's Python interface cannot pass its types together, Unavailable where ONNX
     Runtime cannot load the file or the execution provider is not really there. Where there is a
@@ -44,7 +47,10 @@ class OnnxEngine:
         self, path: Path, *, settings: EngineSettings, cache: CachedGraph | None = None
     ) -> None:
         self._session = _cached_session(path, settings=settings, cache=cache)
-        self.inputs = _specs(self._session.get_inputs())
+        self.inputs = (
+            *_specs(self._session.get_inputs()),
+            *_optional(self._session.get_overridable_initializers()),
+        )
         self.outputs = _specs(self._session.get_outputs())
         self.provider = self._session.get_providers()[0]
         self._run_options = onnxruntime.RunOptions()
@@ -176,6 +182,17 @@ def _specs(arguments: Sequence[onnxruntime.NodeArg]) -> tuple[TensorSpec, ...]:
         )
         for argument in arguments
     )
+
+
+def _optional(arguments: Sequence[onnxruntime.NodeArg]) -> tuple[TensorSpec, ...]:
+    """What may be given in the place of the graph's own values, but for types without a datatype:
+    graphs of old versions list all of their weights here.
+    """
+    found = []
+    for argument in arguments:
+        with contextlib.suppress(InvalidInput):
+            found += [replace(tensor, optional=True) for tensor in _specs([argument])]
+    return tuple(found)
 
 
 def _to_feed(array: np.ndarray, *, name: str) -> np.ndarray | onnxruntime.OrtValue:

@@ -16,7 +16,7 @@ from typing import Any
 from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2
 
-from ridgeline.errors import InvalidInput
+from ridgeline.errors import InvalidInput, Unusable
 from ridgeline.model import format_config
 from ridgeline.repository import CONFIG_FILE, RepositoryModel, look_up
 
@@ -120,7 +120,7 @@ def _check_path(path: str) -> None:
         and path.isprintable()
     )
     if not wanted:
-        raise InvalidInput(
+        raise Unusable(
             "a file's parameter must be 'file:<version>/<name>', "
             f"received {'file:' + path[:_SHOWN_CHARACTERS]!r}"
         )

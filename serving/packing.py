@@ -1,7 +1,7 @@
 """From the requests of a batch to the engine's inputs: one copy, one behind the other."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -31,8 +31,10 @@ class Packer:
             parts = list(batch.parts())
         inputs = {}
         for index, tensor in enumerate(self._tensors):
+            if batch.jobs[0].inputs[index] is None:  # and so it is for all of them
+                continue
             if parts is None:
-                payloads = [job.inputs[index] for job in batch.jobs]
+                payloads = [cast(Payload, job.inputs[index]) for job in batch.jobs]
             else:
                 payloads = [tensor.part(job, index, first, last) for job, first, last in parts]
             inputs[tensor.name] = tensor.packed(payloads, rows=batch.rows if self._batches else 0)
@@ -62,7 +64,7 @@ class _Input:
 
     def part(self, job: Job, index: int, first: int, last: int) -> Payload:
         """Some rows of a request's input."""
-        payload = job.inputs[index]
+        payload = cast(Payload, job.inputs[index])
         if first == 0 and last == job.rows:
             return payload
         if isinstance(payload, np.ndarray):

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from serving.python_process import PythonProcess, Received
 from serving.python_worker.wire import Message
 from serving.request import InferRequest, InferResponse, Tensors
 from serving.request_batcher import RequestBatcher, RequestJob
+from serving.reshape import Reshapes
 from serving.scheduler import job_arguments
 from serving.statistics import ModelStatistics
 from serving.version import Find
@@ -39,11 +41,13 @@ class PythonScheduler:
         spec: ModelSpec,
         statistics: ModelStatistics,
         find: Find,
+        reshapes: Reshapes,
     ) -> None:
         self._batcher, self._engine = batcher, engine
         self._version, self._spec = version, spec
         self._statistics = statistics
         self._find = find
+        self._reshapes = reshapes
         self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Future[None]] = set()
@@ -102,10 +106,14 @@ class PythonScheduler:
         except InvalidInput:
             self._statistics.record_invalid()
             raise
+        if self._reshapes.inputs:
+            seen = replace(request, inputs=self._reshapes.to_model(request.inputs))
+        else:
+            seen = request
         return RequestJob(
             job_arguments(request, spec=self._spec),
             future=self._loop.create_future(),
-            request=request,
+            request=seen,
             number=next(self._numbers),
         )
 
@@ -170,6 +178,7 @@ class PythonScheduler:
             self._keep(self._loop.run_in_executor(None, process.send, message))
 
     def _response(self, request: InferRequest, given: Tensors, *, job: RequestJob) -> InferResponse:
+        given = self._reshapes.to_client(given)
         wanted = request.outputs or tuple(tensor.name for tensor in self._spec.outputs)
         return InferResponse(
             model_name=self._spec.name,

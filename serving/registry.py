@@ -32,6 +32,10 @@ class LoadFault(RidgelineError):
     """The repository does not hold the model, or nothing that can be looked at as one."""
 
 
+class UnknownVersion(NotFound):
+    """There is no such version: it is no number."""
+
+
 class State(Enum):
     """The state of a model version, in the words of Triton's repository index."""
 
@@ -347,7 +351,8 @@ def _of_number(versions: dict[int, ServedVersion], *, name: str, version: str) -
     for served in versions.values():
         if served.version == version:
             return served
-    raise NotFound(
+    kind = NotFound if version.isdecimal() else UnknownVersion  # Triton's codes tell them apart
+    raise kind(
         f"Request for unknown model: {name!r} version {version!r} is not found; "
         f"served versions are {', '.join(map(str, sorted(versions)))}"
     )

@@ -103,14 +103,16 @@ class BatchScheduler:
 
 def job_arguments(request: InferRequest, *, spec: ModelSpec) -> JobArguments:
     """What a job takes over from a request that `check` has passed."""
-    inputs = tuple(request.inputs[tensor.name] for tensor in spec.inputs)
+    inputs = tuple(request.inputs.get(tensor.name) for tensor in spec.inputs)
+    given = tuple(request.inputs.values())
     shape_key = None
-    if spec.batches and any(FREE in tensor.shape for tensor in spec.inputs):
-        shape_key = tuple(array.shape[1:] for array in inputs)
+    if spec.batches and any(FREE in tensor.shape or tensor.optional for tensor in spec.inputs):
+        # Only requests with the same inputs share a batch.
+        shape_key = tuple(None if array is None else array.shape[1:] for array in inputs)
     return {
         "inputs": inputs,
-        "rows": inputs[0].shape[0] if spec.batches else 1,
-        "size_bytes": sum(array.nbytes for array in inputs),
+        "rows": given[0].shape[0] if spec.batches else 1,
+        "size_bytes": sum(array.nbytes for array in given),
         "outputs": request.outputs,
         "shape_key": shape_key,
         "deadline_ns": request.deadline_ns,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ridgeline.datatypes import datatype
-from ridgeline.errors import DeadlineExceeded, InvalidInput, Unavailable
+from ridgeline.errors import DeadlineExceeded, InvalidInput, Malformed, Unavailable
 from ridgeline.model import ModelSpec
 from serving.contract import check
 from serving.request import InferRequest, InferResponse
@@ -158,7 +158,7 @@ class SequenceScheduler:
     def _id_of(self, request: InferRequest) -> SequenceId:
         key = request.parameters.get("sequence_id", 0)
         if isinstance(key, (bool, float)) or (isinstance(key, int) and not 0 <= key <= _MOST_ID):
-            raise InvalidInput(
+            raise Malformed(
                 f"sequence_id must be a whole number up to 2**64-1 or a text, received {key!r}"
             )
         if not key:
@@ -273,7 +273,7 @@ class SequenceScheduler:
 def _boolean(request: InferRequest, parameter: str) -> bool:
     value = request.parameters.get(parameter, False)
     if not isinstance(value, bool):
-        raise InvalidInput(f"{parameter} must be a boolean, received {value!r}")
+        raise Malformed(f"{parameter} must be a boolean, received {value!r}")
     return value
 
 

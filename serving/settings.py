@@ -71,10 +71,10 @@ class ServeSettings:
         300.0,
         help="longest time that a Python model may take in execute; longer ends it",
     )
-    overload_status: str = setting(
-        "exhausted",
-        help="how a refusal is told: exhausted (RESOURCE_EXHAUSTED, 429) or, as Triton does, "
-        "unavailable (UNAVAILABLE, 503)",
+    status_codes: str = setting(
+        "precise",
+        help="how errors are told: precise, or as triton does: malformed JSON is 500, a model that "
+        "is not ready 400, a refusal UNAVAILABLE or 503",
     )
     max_request_bytes: int = setting(
         64 * 1024 * 1024, help="largest request that is read; a larger one is refused"
@@ -188,7 +188,7 @@ _CHOICES = {
     "cpu_engine": CPU_ENGINES,
     "front_end": ("direct", "grpcio"),
     "model_control_mode": ("none", "poll", "explicit"),
-    "overload_status": ("exhausted", "unavailable"),
+    "status_codes": ("precise", "triton"),
     "execution_provider": ("auto", "cpu", "cuda", "tensorrt"),
 }
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ridgeline.errors import AlreadyThere, InvalidInput, NotFound, Unavailable
+from ridgeline.errors import AlreadyThere, InvalidInput, NotFound, Unavailable, Unusable
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - where shm_open puts its files (shm_overview(7))
 _MAX_NAME_CHARACTERS = 250
@@ -24,7 +24,7 @@ _MAX_REGIONS = 4096
 _MAX_OFFSET = 2**63
 # Memory that other programs do not mean for clients: semaphores (sem_overview(7)), the channels
 # between a server and its Python models, here and in Triton.
-_RESERVED = ("sem.", "ridgeline", "triton_python_backend_shm_region")
+_RESERVED = ("sem.", "ridgeline", "triton_")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +115,9 @@ class Regions:
     def register(self, name: str, *, key: str, offset: int, size_bytes: int) -> None:
         """Admit a region: `size_bytes` of the shared memory `key`, from `offset` on.
 
-        Raises InvalidInput where there is none of that key and size that this process may use,
-        AlreadyThere where the name is taken, Unavailable where there are too many regions.
+        Raises Unusable where there is none of that key that this process may use, InvalidInput for
+        bytes that it does not have, AlreadyThere where the name is taken, Unavailable where there
+        are too many regions.
         """
         if not 0 < len(name) <= _MAX_NAME_CHARACTERS:
             raise InvalidInput(
@@ -186,12 +187,12 @@ class Regions:
         if not stat.S_ISREG(status.st_mode):
             raise _unusable(region.name, f"{region.key!r} is no shared memory")
         if region.offset + region.size_bytes > status.st_size:
-            raise _unusable(
-                region.name,
-                f"{region.key!r} has {status.st_size} bytes, received offset {region.offset} and "
-                f"byte_size {region.size_bytes}",
+            raise InvalidInput(
+                f"failed to register shared memory region {region.name!r}: {region.key!r} has "
+                f"{status.st_size} bytes, received offset {region.offset} and "
+                f"byte_size {region.size_bytes}"
             )
 
 
-def _unusable(name: str, why: str) -> InvalidInput:
-    return InvalidInput(f"failed to register shared memory region {name!r}: {why}")
+def _unusable(name: str, why: str) -> Unusable:
+    return Unusable(f"failed to register shared memory region {name!r}: {why}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ridgeline.errors import InvalidInput, Unsupported
+from ridgeline.errors import InvalidInput, Malformed, Unsupported
 from serving.request import InferRequest, InferResponse, Tensors
 from serving.settings import ServeSettings
 from serving.trace_file import Timestamp, TracedTensor, TraceRecord, TraceWriter
@@ -308,11 +308,12 @@ def _ordered(levels: list[str] | tuple[str, ...]) -> tuple[str, ...]:
 def _parsed(name: str, value: Any) -> Any:
     if name == "trace_level":
         if type(value) is not list or not all(type(one) is str for one in value):
-            raise InvalidInput(f"{name} must be a list of texts, received {str(value)[:_SHOWN]!r}")
+            raise Malformed(f"{name} must be a list of texts, received {str(value)[:_SHOWN]!r}")
         return _ordered(value)
     if type(value) is list:
         raise InvalidInput(f"{name} must be one value, received {len(value)}")
     if type(value) is not str or not _WHOLE_NUMBER.fullmatch(value):
         shown = str(value)[:_SHOWN]
-        raise InvalidInput(f"{name} must be a whole number as a text, received {shown!r}")
+        fault = InvalidInput if type(value) is str else Malformed
+        raise fault(f"{name} must be a whole number as a text, received {shown!r}")
     return int(value)

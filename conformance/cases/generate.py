@@ -40,6 +40,7 @@ def _generate() -> Iterator[Case]:
         ("list-of-one", "write", {"text_input": ["hello"]}, {"text_output": "hello"}),
         ("id-comes-back", "write", {"text_input": "a", "id": "x1"}, {"id": "x1"}),
         ("several-numbers", "plain_fp32", {"INPUT0": [1.5, 2.5]}, ANY),
+        ("nested-lists", "write", {"text_input": [["a"]]}, {"text_output": "a"}),
         (
             "parameters",
             "write",
@@ -94,6 +95,7 @@ def _stream() -> Iterator[Case]:
         ("one-word", {"text_input": "a"}, words[:1]),
         ("three-words", {"text_input": "a b c"}, words),
         ("limited", {"text_input": "a b c", "limit": 2}, words[:2]),
+        ("nested-lists", {"text_input": [["a"]]}, words[:1]),
     ):
         yield Case(
             f"http/generate-stream/{name}",
@@ -121,7 +123,6 @@ def _faults() -> Iterator[Case]:
         ("input-of-another-kind", {"text_input": 7}),
         ("input-null", {"text_input": None}),
         ("input-an-object", {"text_input": {"a": 1}}),
-        ("nested-lists", {"text_input": [["a"]]}),
         ("broken-json", b'{"text_input": '),
         ("no-object", b"[]"),
         ("empty-body", b""),

@@ -13,6 +13,8 @@ from conformance.case import Ask, Case, Server
 from conformance.samples import add_raw, json_input, message
 
 _EXTENSION = "statistics"
+_MOST_PATIENCE_S = 10.0
+_PAUSE_S = 0.02  # between two looks
 _ROWS = np.ones((3, 2), dtype=np.float32)
 _DURATIONS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 
@@ -106,8 +108,7 @@ def _fields(protocol: str) -> Ask:
     """After one inference every duration that the protocol names has a count and a sum."""
 
     def asked(server: Server) -> Answer:
-        _good(protocol)(server)
-        answer = _stats(protocol, "counted")(server)
+        answer = _counted(protocol, [_good(protocol)], successes=1, server=server)[1]
         if answer.failed:
             return answer
         told = answer.body["model_stats"][0]["inference_stats"]
@@ -148,15 +149,15 @@ def _counting(protocol: str) -> Iterator[Case]:
         "batches": {"3": 1},
     }
     nothing: dict[str, Any] = {key: {} if key == "batches" else 0 for key in one}
-    for name, asks, expected in (
-        ("a-success", [_good(protocol)], one),
-        ("two-successes", [_good(protocol)] * 2, _twice(one)),
-        ("a-request-that-is-refused", [_bad(protocol)], {**nothing, "fail": 0}),
-        ("nothing", [], nothing),
+    for name, asks, successes, expected in (
+        ("a-success", [_good(protocol)], 1, one),
+        ("two-successes", [_good(protocol)] * 2, 2, _twice(one)),
+        ("a-request-that-is-refused", [_bad(protocol)], 0, {**nothing, "fail": 0}),
+        ("nothing", [], 0, nothing),
     ):
         yield Case(
             f"{protocol}/statistics/counts/{name}",
-            _difference(protocol, asks),
+            _difference(protocol, asks, successes=successes),
             Expected(ok, expected if name != "a-request-that-is-refused" else ANY),
             extension=_EXTENSION,
             models=("counted",),
@@ -170,14 +171,11 @@ def _twice(counts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _difference(protocol: str, asks: list[Ask]) -> Ask:
+def _difference(protocol: str, asks: list[Ask], *, successes: int) -> Ask:
     """By how much the counts grow while some questions are asked."""
 
     def asked(server: Server) -> Answer:
-        before = _stats(protocol, "counted")(server)
-        for ask in asks:
-            ask(server)
-        after = _settled(_stats(protocol, "counted"), server)
+        before, after = _counted(protocol, asks, successes=successes, server=server)
         if before.failed or after.failed:
             return after
         old, new = (_counts(answer.body["model_stats"][0]) for answer in (before, after))
@@ -192,15 +190,31 @@ def _difference(protocol: str, asks: list[Ask]) -> Ask:
     return asked
 
 
-def _settled(ask: Ask, server: Server) -> Answer:
-    """Servers may count after they have answered: ask until nothing changes any more."""
-    answer = ask(server)
-    for _ in range(20):
-        time.sleep(0.02)
-        before, answer = answer, ask(server)
-        if before == answer:
+def _counted(
+    protocol: str, asks: list[Ask], *, successes: int, server: Server
+) -> tuple[Answer, Answer]:
+    """The statistics before some questions and after them.
+
+    Servers may count after they have answered: the second are those in which the successes are
+    counted and which change no more.
+    """
+    ask = _stats(protocol, "counted")
+    before = ask(server)
+    for each in asks:
+        each(server)
+    answer, last = ask(server), None
+    until = time.monotonic() + _MOST_PATIENCE_S
+    while time.monotonic() < until and not (before.failed or answer.failed):
+        if answer == last and _successes(answer) >= _successes(before) + successes:
             break
-    return answer
+        time.sleep(_PAUSE_S)
+        last, answer = answer, ask(server)
+    return before, answer
+
+
+def _successes(answer: Answer) -> int:
+    count: int = _counts(answer.body["model_stats"][0])["success"]
+    return count
 
 
 def _counts(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tritonclient.grpc import model_config_pb2
 
-from ridgeline.errors import InvalidInput
+from ridgeline.errors import InvalidInput, Unsupported
 from ridgeline.model import spec_of
 from ridgeline.repository import read_labels
 from serving.ensemble import Plan, plan_of
@@ -56,6 +56,12 @@ def load(loading: Loading) -> EnsembleVersion:
     config = type(given).FromString(given.SerializeToString())
     if not config.HasField("version_policy"):
         config.version_policy.latest.num_versions = 1
+    for tensor in (*config.input, *config.output):
+        if tensor.HasField("reshape") or getattr(tensor, "optional", False):
+            raise Unsupported(
+                f"{tensor.name!r} of ensemble {given.name!r} is optional or reshaped, which only a "
+                "model's own tensors can be"
+            )
     spec = spec_of(config)
     plan = plan_of(config, spec=spec)
     return EnsembleVersion(

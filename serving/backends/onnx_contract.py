@@ -27,7 +27,7 @@ def completed(
     spec = spec_of(config)
     _check_tensors(spec.inputs, engine.inputs, kind="input", batches=batches)
     _check_tensors(spec.outputs, engine.outputs, kind="output", batches=batches)
-    if missing := {tensor.name for tensor in engine.inputs} - {
+    if missing := {tensor.name for tensor in engine.inputs if not tensor.optional} - {
         tensor.name for tensor in spec.inputs
     }:
         raise InvalidInput(
@@ -51,7 +51,7 @@ def _merged(
 
 def _spec_of_graph(name: str, *, engine: Engine, settings: ServeSettings) -> ModelSpec:
     """The contract of a model without a configuration: as Triton, a free first axis is a batch."""
-    tensors = (*engine.inputs, *engine.outputs)
+    tensors = (*_needed(engine), *engine.outputs)
     batches = all(tensor.shape and tensor.shape[0] == FREE for tensor in tensors)
     max_batch_size = settings.default_max_batch_size if batches else 0
     return _graph_spec(name, max_batch_size=max_batch_size, engine=engine)
@@ -62,9 +62,14 @@ def _graph_spec(name: str, *, max_batch_size: int, engine: Engine) -> ModelSpec:
     return ModelSpec(
         name=name,
         max_batch_size=max_batch_size,
-        inputs=tuple(replace(tensor, shape=tensor.shape[first:]) for tensor in engine.inputs),
+        inputs=tuple(replace(tensor, shape=tensor.shape[first:]) for tensor in _needed(engine)),
         outputs=tuple(replace(tensor, shape=tensor.shape[first:]) for tensor in engine.outputs),
     )
+
+
+def _needed(engine: Engine) -> list[TensorSpec]:
+    """The inputs that a graph cannot do without: others are there where config.pbtxt says so."""
+    return [tensor for tensor in engine.inputs if not tensor.optional]
 
 
 def _check_tensors(

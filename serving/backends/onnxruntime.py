@@ -21,6 +21,7 @@ from serving.graph_cache import CachedGraph, GraphCache
 from serving.onnx_engine import OnnxEngine, resolved_provider
 from serving.openvino_engine import OpenVinoEngine
 from serving.policy import BatchPolicy, batch_policy
+from serving.reshape import Reshapes, ReshapingEngine, reshapes_of
 from serving.scheduler import BatchScheduler
 from serving.sequence_policy import SequencePolicy, concealed, revealed, sequence_policy
 from serving.sequences import SequenceScheduler
@@ -60,8 +61,8 @@ class OnnxVersion(LoadedVersion):
 
     def start(self, *, version: str, statistics: ModelStatistics, within: Surroundings) -> Started:
         """Put a batcher before the engine."""
-        exhausted = within.settings.overload_status == "exhausted"
-        refusal = Overloaded if exhausted else Unavailable
+        precise = within.settings.status_codes == "precise"
+        refusal = Overloaded if precise else Unavailable
         batcher = Batcher(
             self.engine,
             spec=self.engine_spec,
@@ -105,12 +106,18 @@ def load(loading: Loading) -> OnnxVersion:
     in_sequences = given is not None and given.HasField("sequence_batching")
     if given is not None and in_sequences:
         given = revealed(given)
+    reshapes = reshapes_of(given)
     wish = wished_engine(given, settings=settings)
+    if reshapes or (given and any(tensor.optional for tensor in given.input)):
+        wish = "onnxruntime"  # the other one knows neither
     path, card = _checked_files(loading)
     cores = len(os.sched_getaffinity(0))
     engine_settings, instances = _engine_settings(given, cores=cores, settings=settings)
     build = functools.partial(
-        OnnxEngine, path, cache=_cached_graph(path, engine_settings, card=card, settings=settings)
+        _engine,
+        path,
+        reshapes=reshapes,
+        cache=_cached_graph(path, engine_settings, card=card, settings=settings),
     )
     engine: Engine = built_nicely(functools.partial(build, settings=engine_settings))
     loading.on_engine(engine)
@@ -168,6 +175,13 @@ def load(loading: Loading) -> OnnxVersion:
     )
 
 
+def _engine(
+    path: Path, *, settings: EngineSettings, cache: CachedGraph | None, reshapes: Reshapes
+) -> Engine:
+    engine = OnnxEngine(path, settings=settings, cache=cache)
+    return ReshapingEngine(engine, reshapes) if reshapes else engine
+
+
 def _checked_files(loading: Loading) -> tuple[Path, ModelCard | None]:
     """The model file and the card of a version, whose digests hold."""
     model, given = loading.model, loading.given
@@ -204,9 +218,6 @@ def _refuse_unsupported(config: model_config_pb2.ModelConfig | None) -> None:
             raise Unsupported(
                 f"the configuration uses {part!r}, which this server does not support"
             )
-    for tensor in (*config.input, *config.output):
-        if tensor.HasField("reshape"):
-            raise Unsupported(f"the configuration reshapes {tensor.name!r}, which is not supported")
 
 
 def _engine_settings(

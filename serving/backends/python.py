@@ -18,6 +18,7 @@ from serving.python_engine import PythonEngine
 from serving.python_process import WorkerTask
 from serving.python_scheduler import PythonScheduler
 from serving.request_batcher import RequestBatcher
+from serving.reshape import reshapes_of
 from serving.statistics import ModelStatistics
 from serving.version import LoadedVersion, Loading, Started, Surroundings
 
@@ -42,7 +43,7 @@ class PythonVersion(LoadedVersion):
 
     def start(self, *, version: str, statistics: ModelStatistics, within: Surroundings) -> Started:
         """Put a batcher before the workers; without `dynamic_batching`, one request at a time."""
-        exhausted = within.settings.overload_status == "exhausted"
+        precise = within.settings.status_codes == "precise"
         batcher = RequestBatcher(
             self.engine,
             together=self.config.HasField("dynamic_batching"),
@@ -50,7 +51,7 @@ class PythonVersion(LoadedVersion):
             policy=self.policy,
             statistics=statistics,
             instances=self.instances,
-            refusal=Overloaded if exhausted else Unavailable,
+            refusal=Overloaded if precise else Unavailable,
         )
         return Started(
             PythonScheduler(
@@ -58,6 +59,7 @@ class PythonVersion(LoadedVersion):
                 engine=self.engine,
                 version=version,
                 spec=self.spec,
+                reshapes=reshapes_of(self.config),
                 statistics=statistics,
                 find=within.find,
             )
@@ -115,6 +117,7 @@ def _loaded(
     loading: Loading,
 ) -> PythonVersion:
     settings, spec = loading.settings, spec_of(config)
+    reshapes_of(config)  # refuses those that cannot be
     engine.outputs = tuple(tensor.name for tensor in spec.outputs)
     engine.decoupled = config.model_transaction_policy.decoupled
     return PythonVersion(

@@ -126,7 +126,10 @@ class Call(Stream):
 
     def fail(self, error: Exception) -> None:
         """Send a status instead of an answer."""
-        self.connection.refuse(self, block=_block_of(error))
+        # A deadline of gRPC's own, which Triton leaves to gRPC, stays what it is.
+        late = self.deadline_ns is not None and time.monotonic_ns() >= self.deadline_ns
+        like_triton = self._service.dataplane.like_triton and not late
+        self.connection.refuse(self, block=_block_of(error, like_triton=like_triton))
 
     def _submit(self, known: KnownRequest, payloads: tuple[Payload, ...]) -> None:
         """Hand the job to its batcher, or be refused as the last one of this kind was."""
@@ -224,8 +227,8 @@ class _CallJob(Job):
         self._call.fail(error)
 
 
-def _block_of(error: Exception) -> bytes:
-    code, _, text = status_of(error)
+def _block_of(error: Exception, *, like_triton: bool = False) -> bytes:
+    code, _, text = status_of(error, like_triton=like_triton)
     return grpc_wire.status_block(code, text, retry_metadata(error))
 
 

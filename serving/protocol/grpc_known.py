@@ -64,6 +64,7 @@ class KnownRequest:
     timeout_ns: int | None
     template: AnswerTemplate
     wire_timeout_ns: int | None = None  # of header fields that are part of `head`
+    like_triton: bool = False  # how errors are told
 
     def payloads(self, chunks: Sequence[memoryview]) -> tuple[Payload, ...] | None:
         """The tensors of a body of this size; None where it is of another kind."""
@@ -174,7 +175,10 @@ def _is_plain(message: service_pb2.ModelInferRequest, spec: ModelSpec) -> bool:
         and [output.name for output in message.outputs] in ([], names)
         and SCHEDULE_PARAMETERS.issuperset(message.parameters)
         and not any(tensor.parameters for tensor in (*message.inputs, *message.outputs))
-        and not any(FREE in tensor.shape or tensor.datatype == "BYTES" for tensor in tensors)
+        and not any(
+            FREE in tensor.shape or tensor.datatype == "BYTES" or tensor.optional
+            for tensor in tensors
+        )
     )
 
 

@@ -29,7 +29,8 @@ class _Repository:
         self._control = control
 
     async def index(self, request: Any, _deadline_ns: int | None) -> Any:
-        """The models and their states; as in Triton, whatever repository is named."""
+        """The models and their states."""
+        _check_repository(request)
         entries = await self._control.index(ready=request.ready)
         return service_pb2.RepositoryIndexResponse(
             models=[

@@ -111,7 +111,7 @@ def _answering(
                 )
             return await method.answer(request, _deadline_ns(context))
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
-            return await _abort(context, error)
+            return await _abort(context, error, like_triton=dataplane.like_triton)
 
     return answer
 
@@ -140,8 +140,10 @@ def _deadline_ns(context: grpc.aio.ServicerContext) -> int | None:
     return None if left_s is None else time.monotonic_ns() + int(left_s * _NS_PER_S)
 
 
-async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> Any:
-    code, _, text = status_of(error)
+async def _abort(
+    context: grpc.aio.ServicerContext, error: Exception, *, like_triton: bool = False
+) -> Any:
+    code, _, text = status_of(error, like_triton=like_triton)
     return await context.abort(code, text, retry_metadata(error))
 
 

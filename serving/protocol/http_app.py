@@ -47,6 +47,7 @@ def http_app(
         exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]
     )
     app.state.uploads = uploads or Uploads(most_bytes=BODIES * max_request_bytes)
+    app.state.like_triton = dataplane.like_triton  # how errors are told
     app.router.redirect_slashes = False  # as Triton: a path is there or it is not
     return app
 

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from ridgeline.datatypes import datatype_of_numpy
-from ridgeline.errors import InvalidInput
+from ridgeline.errors import InvalidInput, Malformed
 from ridgeline.model import ModelSpec
 from serving.protocol.http_raw import raw_inputs
 from serving.protocol.outputs import OUTPUT_PARAMETERS, Wishes, wish_of
@@ -111,6 +111,8 @@ def _decoded_raw(body: bytes, *, head: Head, spec: ModelSpec) -> DecodedRequest:
 
 def _decoded(body: bytes, *, head: Head, length: int) -> DecodedRequest:
     regions = head.regions or Regions()
+    if not body:
+        raise InvalidInput("the request is not valid JSON: the body is empty")
     table = json_object(body[:length])
     inputs = _inputs(table, binary=memoryview(body)[length:], shared=SharedInputs(regions))
     outputs = _list_of_objects(table, "outputs")
@@ -217,9 +219,9 @@ def json_object(data: bytes) -> dict[str, Any]:
     try:
         table = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the request is not valid JSON: {error}") from error
+        raise Malformed(f"the request is not valid JSON: {error}") from error
     if not isinstance(table, dict):
-        raise InvalidInput(f"the request must be a JSON object, received a {type(table).__name__}")
+        raise Malformed(f"the request must be a JSON object, received a {type(table).__name__}")
     return table
 
 
@@ -228,7 +230,7 @@ def _inputs(
 ) -> dict[str, np.ndarray]:
     inputs: dict[str, np.ndarray] = {}
     position = 0
-    for tensor in _list_of_objects(table, "inputs"):
+    for tensor in _list_of_objects(table, "inputs", needed=True):
         name = required(tensor, "name", kind=str, of="an input")
         if name in inputs:
             raise InvalidInput(f"input {name!r} is given twice")
@@ -245,6 +247,10 @@ def _inputs(
                 raw = binary[position : position + size]
                 position += size
         if raw is None:
+            if "data" not in tensor:
+                raise InvalidInput(
+                    f"{of} needs the field 'data', received only {', '.join(tensor)}"
+                )
             inputs[name] = from_numbers(
                 required(tensor, "data", kind=list, of=of),
                 datatype_name=datatype_name,
@@ -269,15 +275,21 @@ def _check_form(tensor: dict[str, Any], *, parameters: Mapping[str, Any], of: st
 
 def _binary_size(parameters: Mapping[str, Any], *, of: str, left: int) -> int:
     size: int = required(parameters, _SIZE, kind=int, of=of)
-    if not 0 <= size <= left:
+    if size < 0:
+        raise Malformed(f"{_SIZE!r} of {of} must not be negative, received {size}")
+    if size > left:
         raise InvalidInput(
             f"{of} announces {size} bytes of binary data, {left} are left in the body"
         )
     return size
 
 
-def _list_of_objects(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    items: list[Any] = _optional(table, key, kind=list, default=[], of="the request")
+def _list_of_objects(
+    table: dict[str, Any], key: str, *, needed: bool = False
+) -> list[dict[str, Any]]:
+    items: list[Any] = (
+        required(table, key, kind=list, of="the request") if needed or key in table else []
+    )
     for item in items:
         if not isinstance(item, dict):
             raise InvalidInput(
@@ -298,10 +310,11 @@ def _optional(table: Mapping[str, Any], key: str, *, kind: type, default: Any, o
 def required(table: Mapping[str, Any], key: str, *, kind: type, of: str) -> Any:
     """A field of the table `of` that name, of that kind exactly. Raises InvalidInput."""
     if key not in table:
-        raise InvalidInput(f"{of} needs the field {key!r}, received only {', '.join(table)}")
+        received = f"only {', '.join(table)}" if table else "none"
+        raise Malformed(f"{of} needs the field {key!r}, received {received}")
     value = table[key]
     if type(value) is not kind:
-        raise InvalidInput(
+        raise Malformed(
             f"the field {key!r} of {of} must be {_KINDS[kind]}, received {reprlib.repr(value)}"
         )
     return value

@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 
-from ridgeline.errors import InvalidInput, Unsupported
+from ridgeline.errors import InvalidInput, Malformed, Unsupported
 
 LEAST_BYTES = 1024  # below, the header fields and the time cost more than the bytes saved
 _IN_A_THREAD_BYTES = 1 << 16  # about a millisecond of the event loop
@@ -64,7 +64,7 @@ def _inflated(data: bytes, encoding: str, most_bytes: int) -> bytes:
         )
     if not reader.eof or reader.unused_data:
         fault = "goes on after its end" if reader.eof else "is cut off"
-        raise InvalidInput(f"the {encoding} request {fault}")
+        raise Malformed(f"the {encoding} request {fault}")
     return body
 
 

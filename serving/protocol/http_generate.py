@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ridgeline.errors import InvalidInput
+from ridgeline.errors import InvalidInput, Malformed
 from ridgeline.model import FREE, ModelSpec, TensorSpec
 from serving.dataplane import DataPlane
 from serving.protocol.http_codec import json_object
@@ -26,7 +26,7 @@ from serving.protocol.http_inference import cancelled_on_disconnect, timeout_ns_
 from serving.protocol.http_routes import MODEL_PATHS, body_of, model_of, route
 from serving.protocol.parameters import checked_parameters, schedule_parameters
 from serving.protocol.statuses import status_of
-from serving.protocol.tensors import from_numbers, naming_model, to_numbers
+from serving.protocol.tensors import flattened, from_numbers, naming_model, to_numbers
 from serving.request import InferRequest, InferResponse, Parameter
 
 _MOST_INT = 2**63
@@ -160,7 +160,7 @@ def _decoded(
             inputs[name] = _tensor(value, tensor=by_name[name], batches=spec.batches)
         elif name == "parameters":
             if not isinstance(value, dict):
-                raise InvalidInput(f"'parameters' must be an object, got {reprlib.repr(value)}")
+                raise Malformed(f"'parameters' must be an object, got {reprlib.repr(value)}")
             parameters |= {key: _parameter(key, given) for key, given in value.items()}
         elif name != "id":
             parameters[name] = _parameter(name, value)
@@ -192,23 +192,23 @@ def _parameter(name: str, value: Any) -> Parameter:
 
 
 def _tensor(value: Any, *, tensor: TensorSpec, batches: bool) -> np.ndarray:
-    """One row of an input, from a single value or a flat list."""
-    values = value if isinstance(value, list) else [value]
+    """One row of an input, from a single value or a list of them, which may be nested."""
+    values = flattened(value if isinstance(value, list) else [value], name=tensor.name)
     shape = _shape(len(values), tensor=tensor)
     if batches:
         shape = (1, *shape)
-    if any(isinstance(element, (list, dict)) for element in values):
-        raise InvalidInput(f"input {tensor.name!r} must be a value or a flat list of values")
     return from_numbers(values, datatype_name=tensor.datatype, shape=shape, name=tensor.name)
 
 
 def _shape(count: int, *, tensor: TensorSpec) -> tuple[int, ...]:
-    """The shape of so many elements where the model's shape leaves one axis free at most."""
+    """The shape of so many elements: as in Triton, the last free axis takes them all."""
     fixed = math.prod(size for size in tensor.shape if size != FREE)
-    free = tensor.shape.count(FREE)
-    if free == 1 and fixed and not count % fixed:
-        return tuple(count // fixed if size == FREE else size for size in tensor.shape)
-    if free or count != fixed:
+    if FREE in tensor.shape and fixed and not count % fixed:
+        last = len(tensor.shape) - 1 - tensor.shape[::-1].index(FREE)
+        free = {axis: 1 for axis, size in enumerate(tensor.shape) if size == FREE}
+        free[last] = count // fixed
+        return tuple(free.get(axis, size) for axis, size in enumerate(tensor.shape))
+    if FREE in tensor.shape or count != fixed:
         raise InvalidInput(
             f"The schema can not convert input {tensor.name!r} to tensor with proper shape: "
             f"expected {list(tensor.shape)}, received {count} values"

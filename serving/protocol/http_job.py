@@ -41,5 +41,5 @@ class HttpJob(Job):
 
     def fail(self, error: Exception) -> None:
         """Send the error."""
-        _, status, text = status_of(error)
+        _, status, text = status_of(error, like_triton=self._known.like_triton)
         self._respond(error_response(status, text, retry_headers(error)))

@@ -79,7 +79,10 @@ class KnownHttpRequests(KnownRequests):
             or not decoded.is_plain
             or request.outputs not in ((), names)
             or not as_binary
-            or any(FREE in tensor.shape or tensor.datatype == "BYTES" for tensor in tensors)
+            or any(
+                FREE in tensor.shape or tensor.datatype == "BYTES" or tensor.optional
+                for tensor in tensors
+            )
             or sum(array.nbytes for array in request.inputs.values()) != decoded.binary_bytes
             or not self._worth_learning(len(wire))
         ):
@@ -97,6 +100,7 @@ class KnownHttpRequests(KnownRequests):
             timeout_ns=request.timeout_ns,
             template=_template(model, rows=rows),
             wire_timeout_ns=timeout_ns,
+            like_triton=self._dataplane.like_triton,
         )
         self._add(len(wire), known)
         self._recent.appendleft((known.head, len(wire)))

@@ -34,6 +34,10 @@ def metadata_routes(dataplane: DataPlane) -> list[Route]:
 class _Metadata:
     def __init__(self, dataplane: DataPlane) -> None:
         self._dataplane = dataplane
+        # 503 is what KServe says and load balancers understand; Triton says 400.
+        self._unready = (
+            HTTPStatus.BAD_REQUEST if dataplane.like_triton else HTTPStatus.SERVICE_UNAVAILABLE
+        )
 
     async def live(self, _request: Request) -> Response:
         """Whether the process answers at all."""
@@ -41,12 +45,12 @@ class _Metadata:
 
     async def ready(self, _request: Request) -> Response:
         """200 while inference requests are taken, else 503."""
-        return _readiness(self._dataplane.ready, name=None)
+        return self._readiness(self._dataplane.ready, name=None)
 
     async def model_ready(self, request: Request) -> Response:
         """200 where that model version can answer, else 503."""
         model, version = model_of(request)
-        return _readiness(self._dataplane.model_ready(model, version=version), name=model)
+        return self._readiness(self._dataplane.model_ready(model, version=version), name=model)
 
     async def server_metadata(self, _request: Request) -> Response:
         """Name, version, and the extensions that are really there."""
@@ -78,11 +82,9 @@ class _Metadata:
         config = self._dataplane.config(model, version=version)
         return JSONResponse(config_table(config))
 
-
-def _readiness(ready: bool, *, name: str | None) -> Response:
-    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    body: dict[str, Any] = {"ready": ready} if name is None else {"name": name, "ready": ready}
-    return JSONResponse(body, status_code=status)
+    def _readiness(self, ready: bool, *, name: str | None) -> Response:
+        body: dict[str, Any] = {"ready": ready} if name is None else {"name": name, "ready": ready}
+        return JSONResponse(body, status_code=HTTPStatus.OK if ready else self._unready)
 
 
 def _tensor(tensor: TensorSpec, *, metadata: ModelMetadata) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ridgeline.errors import InvalidInput, Unsupported
+from ridgeline.errors import InvalidInput, Malformed, Unsupported
 from serving.control import ModelControl
 from serving.dataplane import DataPlane
 from serving.override import Override
@@ -78,16 +78,18 @@ async def table_of(request: Request, *, most_bytes: int) -> dict[str, Any]:
     if not body:
         return {}
     try:
-        table: dict[str, Any] = _of_type(orjson.loads(body), dict, name="the request")
+        table: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the request is no JSON: {error}") from error
+        raise Malformed(f"the request is no JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise InvalidInput(f"the request must be an object, received {str(table)[:80]!r}")
     return table
 
 
 def _of_type(value: Any, kind: type[Any], *, name: str) -> Any:
     words = {bool: "true or false", dict: "an object", str: "a text"}
     if type(value) is not kind:
-        raise InvalidInput(f"{name} must be {words[kind]}, received {str(value)[:80]!r}")
+        raise Malformed(f"{name} must be {words[kind]}, received {str(value)[:80]!r}")
     return value
 
 

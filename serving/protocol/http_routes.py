@@ -76,7 +76,7 @@ def _answering(handler: Handler) -> Handler:
         except ClientDisconnect:
             return Response(status_code=_CLIENT_CLOSED_REQUEST)  # the connection is closed
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
-            _, status, text = status_of(error)
+            _, status, text = status_of(error, like_triton=request.app.state.like_triton)
             return JSONResponse(
                 {"error": text}, status_code=status, headers=dict(retry_headers(error))
             )

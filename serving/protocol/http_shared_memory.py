@@ -1,11 +1,13 @@
 """HTTP routes of shared memory: regions registered, listed and forgotten."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ridgeline.errors import Malformed
 from serving.dataplane import DataPlane
 from serving.protocol.cuda_memory import check_status, refuse
 from serving.protocol.http_codec import json_object, required
@@ -57,8 +59,8 @@ class _SharedMemory:
         self._regions.register(
             _name(request),
             key=required(table, "key", kind=str, of="the request"),
-            offset=required({"offset": 0, **table}, "offset", kind=int, of="the request"),
-            size_bytes=required(table, "byte_size", kind=int, of="the request"),
+            offset=_size({"offset": 0, **table}, "offset"),
+            size_bytes=_size(table, "byte_size"),
         )
         return Response(media_type="application/json")
 
@@ -85,6 +87,13 @@ class _SharedMemory:
 def _name(request: Request) -> str:
     name: str = request.path_params.get("region", "")
     return name
+
+
+def _size(table: Mapping[str, Any], key: str) -> int:
+    size: int = required(table, key, kind=int, of="the request")
+    if size < 0:
+        raise Malformed(f"{key!r} of the request must not be negative, received {size}")
+    return size
 
 
 async def _table(request: Request) -> dict[str, Any]:

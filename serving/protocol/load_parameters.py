@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ridgeline.errors import InvalidInput
+from ridgeline.errors import Malformed
 from serving.override import Override
 from serving.registry import LoadFault
 
@@ -18,7 +18,7 @@ def override_of(
     that lead elsewhere, LoadFault for files without a configuration.
     """
     if others:
-        raise InvalidInput(f"unrecognized load parameter {others[0][:80]!r}")
+        raise Malformed(f"unrecognized load parameter {others[0][:80]!r}")
     if config is None:
         if files:
             raise LoadFault("failed to load: files need the parameter 'config' beside them")

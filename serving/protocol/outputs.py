@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ridgeline.errors import InvalidInput
+from ridgeline.errors import InvalidInput, Malformed
 from serving.protocol.classification import classified
 from serving.protocol.placement import Place, place_of
 from serving.shared_memory import Regions
@@ -72,10 +72,10 @@ def wish_of(
         return _NOTHING
     binary = parameters.get(_BINARY)
     if _BINARY in parameters and type(binary) is not bool:
-        raise InvalidInput(f"{_BINARY!r} of {of} must be a boolean, received {_told(binary)}")
+        raise Malformed(f"{_BINARY!r} of {of} must be a boolean, received {_told(binary)}")
     classes = parameters.get(_CLASSIFICATION, least_classes)
     if type(classes) is not int or not least_classes <= classes < _MOST_CLASSES:
-        raise InvalidInput(
+        raise Malformed(
             f"invalid value for {_CLASSIFICATION!r} parameter of {of}, expected a whole number "
             f">= {least_classes}, received {_told(classes)}"
         )

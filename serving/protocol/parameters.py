@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from ridgeline.errors import InvalidInput
+from ridgeline.errors import InvalidInput, Malformed
 from serving.request import Parameter
 
 SCHEDULE_PARAMETERS = frozenset(("priority", "timeout"))
@@ -49,7 +49,7 @@ def schedule_parameters(parameters: Mapping[str, Any]) -> dict[str, int]:
         if value is None:
             continue
         if type(value) is not int or not 0 <= value < _MOST:
-            raise InvalidInput(
+            raise Malformed(
                 f"the parameter {name!r} must be a whole number, not negative, "
                 f"received {reprlib.repr(value)}"
             )

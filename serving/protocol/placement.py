@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ridgeline.errors import InvalidInput
+from ridgeline.errors import InvalidInput, Malformed, Unusable
 from serving.shared_memory import Region, Regions
 
 REGION = "shared_memory_region"
@@ -22,9 +22,9 @@ class Place:
     size_bytes: int
 
     def write(self, data: bytes, *, name: str) -> None:
-        """Put an output there. Raises InvalidInput where it has no room."""
+        """Put an output there. Raises Unusable where it has no room."""
         if len(data) > self.size_bytes:
-            raise InvalidInput(
+            raise Unusable(
                 f"shared memory size specified with the request for output {name!r} "
                 f"({self.size_bytes} bytes) should be at least "
                 f"{len(data)} bytes to hold the results"
@@ -79,7 +79,7 @@ class SharedInputs:
 def _whole_number(parameters: Mapping[str, Any], key: str, *, of: str) -> int:
     value = parameters[key]
     if type(value) is not int or value < 0:
-        raise InvalidInput(
+        raise Malformed(
             f"{key!r} of {of} must be a whole number, not negative, received {reprlib.repr(value)}"
         )
     return value

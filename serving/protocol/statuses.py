@@ -10,15 +10,17 @@ from ridgeline.errors import (
     CorruptData,
     DeadlineExceeded,
     InvalidInput,
+    Malformed,
     NotFound,
     Overloaded,
     RidgelineError,
     Unavailable,
     Unsupported,
+    Unusable,
 )
 from serving.batcher import EngineFault
 from serving.model_errors import Cancelled, UnknownFault
-from serving.registry import LoadFault
+from serving.registry import LoadFault, UnknownVersion
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +28,14 @@ logger = logging.getLogger(__name__)
 # client sent (a name, say) can be longer than that.
 _MAX_TEXT_CHARACTERS = 600
 
+Table = tuple[tuple[type[Exception], grpc.StatusCode, HTTPStatus], ...]
+
 # The first class that fits decides, so a subclass stands above its base. The pairs are those of
-# Triton, but for Overloaded, which is Unavailable where the settings ask for Triton's way.
-STATUSES: tuple[tuple[type[Exception], grpc.StatusCode, HTTPStatus], ...] = (
+# Triton, but for those below, and for Overloaded, which is Unavailable where the settings ask for
+# Triton's codes.
+STATUSES: Table = (
     (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT, HTTPStatus.BAD_REQUEST),
+    (UnknownVersion, grpc.StatusCode.INVALID_ARGUMENT, HTTPStatus.NOT_FOUND),
     (NotFound, grpc.StatusCode.NOT_FOUND, HTTPStatus.NOT_FOUND),
     (AlreadyThere, grpc.StatusCode.ALREADY_EXISTS, HTTPStatus.BAD_REQUEST),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, HTTPStatus.TOO_MANY_REQUESTS),
@@ -42,14 +48,23 @@ STATUSES: tuple[tuple[type[Exception], grpc.StatusCode, HTTPStatus], ...] = (
     (UnknownFault, grpc.StatusCode.UNKNOWN, HTTPStatus.BAD_REQUEST),
     (Cancelled, grpc.StatusCode.CANCELLED, HTTPStatus.BAD_REQUEST),
 )
+# Where Triton blames itself for what the client sent, or calls a request that waited too long a
+# refusal; these stand first where its codes are asked for.
+TRITON_STATUSES: Table = (
+    (Malformed, grpc.StatusCode.INVALID_ARGUMENT, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (Unusable, grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (DeadlineExceeded, grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
+)
 
 
-def status_of(error: Exception) -> tuple[grpc.StatusCode, HTTPStatus, str]:
+def status_of(
+    error: Exception, *, like_triton: bool = False
+) -> tuple[grpc.StatusCode, HTTPStatus, str]:
     """The gRPC code, the HTTP status and the text for the client.
 
     An error that the table does not know is our fault: logged with its traceback, INTERNAL / 500.
     """
-    for kind, code, http in STATUSES:
+    for kind, code, http in (*TRITON_STATUSES, *STATUSES) if like_triton else STATUSES:
         if isinstance(error, kind):
             return code, http, _bounded(str(error))
     if not isinstance(error, RidgelineError):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ridgeline.datatypes import Datatype, datatype, datatype_of_numpy
-from ridgeline.errors import InvalidInput, NotFound
+from ridgeline.errors import InvalidInput, Malformed, NotFound
 
 _LENGTH_BYTES = 4
 _MAX_AXES = 64  # numpy's limit
@@ -52,7 +52,7 @@ def checked_shape(shape: Iterable[int], *, name: str) -> tuple[int, ...]:
             f"input {name!r} has {len(sizes)} axes, at most {_MAX_AXES} are possible"
         )
     if any(type(size) is not int or size < 0 for size in sizes):
-        raise InvalidInput(
+        raise Malformed(
             f"sizes of input {name!r} must be whole numbers, not negative, "
             f"received {reprlib.repr(list(sizes))}"
         )
@@ -140,9 +140,9 @@ def from_numbers(data: Any, *, datatype_name: str, shape: Sequence[int], name: s
     kind = known_datatype(datatype_name, name=name)
     if kind.name in _BINARY_ONLY:
         raise InvalidInput(f"{kind.name} data of input {name!r} can only be sent as binary data")
-    elements = _flat(data, name=name)
+    elements = flattened(data, name=name)
     if len(elements) != math.prod(shape):
-        raise InvalidInput(
+        raise Malformed(
             f"input {name!r} of shape {list(shape)} takes {math.prod(shape)} elements, "
             f"received {len(elements)}"
         )
@@ -174,7 +174,7 @@ def to_numbers(array: np.ndarray, *, name: str) -> Any:
     return array.ravel()
 
 
-def _flat(data: list[Any], *, name: str) -> list[Any]:
+def flattened(data: list[Any], *, name: str) -> list[Any]:
     """The elements of nested lists, row by row. Raises InvalidInput where they are ragged."""
     while list in (types := set(map(type, data))):
         if len(types) > 1 or len(set(map(len, data))) > 1:
@@ -200,9 +200,18 @@ def _numbers(elements: list[Any], *, kind: Datatype, name: str) -> np.ndarray:
 
 
 def _wrong_element(element: object, *, kind: Datatype, name: str) -> InvalidInput:
-    return InvalidInput(
+    fault = InvalidInput if _is_readable(element, kind=kind) else Malformed
+    return fault(
         f"data of input {name!r} does not fit {kind.name}, received {reprlib.repr(element)}"
     )
+
+
+def _is_readable(element: object, *, kind: Datatype) -> bool:
+    """Whether it is a number of the right kind, only too large."""
+    if type(element) is int and kind.numpy.kind in "iu":
+        limits = np.iinfo(np.int64 if kind.numpy.kind == "i" else np.uint64)
+        return bool(limits.min <= element <= limits.max)
+    return type(element) in (int, float) and kind.numpy.kind == "f"
 
 
 def _objects(elements: Sequence[bytes], shape: Sequence[int]) -> np.ndarray:

@@ -295,9 +295,9 @@ async def test_who_leaves_takes_the_request_back_from_the_step(diamond):
 @pytest.mark.parametrize(
     ("limits", "status", "kind", "words"),
     [
-        ({"max_queue_size": 1}, "exhausted", Overloaded, "Exceeds maximum queue size of 1"),
-        ({"max_queue_size": 1}, "unavailable", Unavailable, "Exceeds maximum queue size of 1"),
-        ({"max_queue_bytes": 50}, "exhausted", Overloaded, "hold 48 bytes, at most 50 may"),
+        ({"max_queue_size": 1}, "precise", Overloaded, "Exceeds maximum queue size of 1"),
+        ({"max_queue_size": 1}, "triton", Unavailable, "Exceeds maximum queue size of 1"),
+        ({"max_queue_bytes": 50}, "precise", Overloaded, "hold 48 bytes, at most 50 may"),
     ],
 )
 async def test_requests_in_flight_are_bounded(
@@ -306,7 +306,7 @@ async def test_requests_in_flight_are_bounded(
     repository.add("pair", models.two_inputs(), config="max_batch_size: 8")
     repository.add("copy", models.identity(shape=("batch", 3)), config="max_batch_size: 8")
     add(plan())
-    registry = Registry(dataclasses.replace(settings, overload_status=status, **limits))
+    registry = Registry(dataclasses.replace(settings, status_codes=status, **limits))
     await registry.load()
     pair = Recorder(registry, "pair")
     pair.go_on.clear()

@@ -183,7 +183,12 @@ async def test_head_is_answered_where_get_is(client):
         ("broken", _body([1, 2]), 404, "version 1 is unavailable: ONNX Runtime cannot"),
         ("identity", b"{", 400, "model 'identity': the request is not valid JSON"),
         ("identity", b"", 400, "not valid JSON"),
-        ("identity", b"{}", 400, "expected 1 inputs but got 0 inputs for model 'identity'"),
+        (
+            "identity",
+            b"{}",
+            400,
+            "model 'identity': the request needs the field 'inputs', received none",
+        ),
         (
             "identity",
             _body([1, 2], outputs=[{"name": "q"}]),
@@ -206,7 +211,7 @@ async def test_errors_name_the_model_and_what_is_wrong(client, model, body, stat
 
 
 async def test_a_refused_request_is_counted(client, registry):
-    await _infer(client, b"{}")
+    await _infer(client, b'{"inputs": []}')
 
     assert registry.find("identity").statistics.invalid == 1
 

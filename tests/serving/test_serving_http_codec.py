@@ -21,6 +21,9 @@ def _decode(body: bytes, header_length: str | None = None):
 
 
 def _body(table) -> bytes:
+    """A request; without inputs where none are said."""
+    if isinstance(table, dict):
+        table = {"inputs": [], **table}
     return json.dumps(table).encode()
 
 
@@ -144,7 +147,10 @@ def test_json_and_binary_inputs_may_stand_in_one_request():
             {"inputs": [_tensor(parameters={"binary_data_size": 4})]},
             "announces 4 bytes of binary data, 0 are left",
         ),
-        ({"inputs": [_tensor(parameters={"binary_data_size": -1})]}, "announces -1 bytes"),
+        (
+            {"inputs": [_tensor(parameters={"binary_data_size": -1})]},
+            "must not be negative, received -1",
+        ),
         (
             {"inputs": [_tensor(parameters={"binary_data_size": True})]},
             "'binary_data_size' of input 'x' must be a whole number",
@@ -184,7 +190,7 @@ def test_a_header_length_that_cannot_be_is_refused(length):
 
 def test_binary_data_that_no_input_takes_are_refused():
     with pytest.raises(InvalidInput, match="the inputs take 0 bytes of binary data, received 3"):
-        _decode(b"{}abc", "2")
+        _decode(b'{"inputs":[]}abc', "13")
 
 
 @pytest.mark.parametrize(

@@ -133,12 +133,12 @@ async def test_who_does_not_know_when_to_try_again_says_nothing(
     assert "retry-after-ms" not in answer.headers
 
 
-@pytest.mark.parametrize(("overload_status", "status"), [("exhausted", 429), ("unavailable", 503)])
+@pytest.mark.parametrize(("status_codes", "status"), [("precise", 429), ("triton", 503)])
 async def test_a_full_queue_is_told_as_the_settings_say(
-    repository, models, settings, asgi, monkeypatch, overload_status, status
+    repository, models, settings, asgi, monkeypatch, status_codes, status
 ):
     repository.add("identity", models.identity())
-    registry = Registry(replace(settings, overload_status=overload_status, max_queue_size=1))
+    registry = Registry(replace(settings, status_codes=status_codes, max_queue_size=1))
     await registry.load()
     batcher = registry.find("identity").batcher
     client = asgi(http_app(DataPlane(registry), max_request_bytes=MAX_REQUEST_BYTES))

@@ -189,7 +189,7 @@ def test_a_configuration_may_hide_an_output_and_fix_a_free_axis(repository, mode
         ('platform: "tensorflow_savedmodel"', "asks for 'tensorflow_savedmodel'"),
         ("ensemble_scheduling {}", "its platform must be"),
         ('batch_input { target_name: "x" }', "uses 'batch_input'"),
-        ('input { name: "x" data_type: TYPE_FP32 dims: 2 reshape {} }', "reshapes 'x'"),
+        ('input { name: "x" data_type: TYPE_FP32 dims: 2 reshape {} }', "'x' cannot be reshaped"),
     ],
 )
 def test_a_configuration_that_does_not_fit_the_graph_or_us_says_why(

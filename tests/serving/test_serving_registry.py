@@ -207,14 +207,12 @@ async def test_the_models_share_the_cores_and_each_has_its_own_policy(
     await registry.close(drain_seconds=0)
 
 
-@pytest.mark.parametrize(
-    ("status", "refusal"), [("exhausted", Overloaded), ("unavailable", Unavailable)]
-)
+@pytest.mark.parametrize(("status", "refusal"), [("precise", Overloaded), ("triton", Unavailable)])
 async def test_a_refusal_is_told_as_the_settings_say(
     repository, models, settings, monkeypatch, ask, status, refusal
 ):
     repository.add("m", models.identity(), config="max_batch_size: 4")
-    registry = Registry(replace(settings, overload_status=status, max_queue_size=1))
+    registry = Registry(replace(settings, status_codes=status, max_queue_size=1))
     await registry.load()
     batcher = registry.find("m").batcher
     x = np.ones((1, 2), np.float32)

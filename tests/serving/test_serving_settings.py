@@ -25,7 +25,7 @@ def test_the_defaults_are_the_well_known_ports_on_the_loopback():
         ("patience_seconds", 0, "patience_seconds must be positive, received 0"),
         ("patience_seconds", float("inf"), "patience_seconds must be finite, received inf"),
         ("patience_seconds", float("nan"), "patience_seconds must be finite, received nan"),
-        ("overload_status", "busy", "must be exhausted or unavailable, received 'busy'"),
+        ("status_codes", "busy", "must be precise or triton, received 'busy'"),
         ("max_request_bytes", -5, "max_request_bytes must be positive, received -5"),
         ("engine_threads", -1, "engine_threads must not be negative, received -1"),
         ("drain_seconds", -0.5, r"drain_seconds must not be negative, received -0\.5"),

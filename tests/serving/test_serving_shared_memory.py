@@ -71,7 +71,7 @@ def test_nothing_outside_a_region_is_reached(regions, offset, size):
         "/socket",
         "/sem.lock",
         "/ridgeline-1",
-        "triton_python_backend_shm_region_1",
+        "triton_anything",
     ],
 )
 def test_what_is_no_shared_memory_for_clients_is_refused(regions, folder, monkeypatch, key):
@@ -79,7 +79,7 @@ def test_what_is_no_shared_memory_for_clients_is_refused(regions, folder, monkey
     (folder / "link").symlink_to("/etc/passwd")
     (folder.parent / "memory").write_bytes(bytes(100))
     os.mkfifo(folder / "pipe")
-    for name in ("sem.lock", "ridgeline-1", "triton_python_backend_shm_region_1"):
+    for name in ("sem.lock", "ridgeline-1", "triton_anything"):
         (folder / name).write_bytes(bytes(100))
     monkeypatch.chdir(folder)
     with socket.socket(socket.AF_UNIX) as listener:

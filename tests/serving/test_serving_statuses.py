@@ -9,13 +9,17 @@ from ridgeline import errors
 from serving.batcher import EngineFault
 from serving.model_errors import Cancelled, UnknownFault
 from serving.protocol.statuses import status_of
+from serving.registry import UnknownVersion
 
 
 @pytest.mark.parametrize(
     ("error", "code", "status"),
     [
         (errors.InvalidInput, grpc.StatusCode.INVALID_ARGUMENT, 400),
+        (errors.Malformed, grpc.StatusCode.INVALID_ARGUMENT, 400),
+        (errors.Unusable, grpc.StatusCode.INVALID_ARGUMENT, 400),
         (errors.NotFound, grpc.StatusCode.NOT_FOUND, 404),
+        (UnknownVersion, grpc.StatusCode.INVALID_ARGUMENT, 404),
         (errors.Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         (errors.Unavailable, grpc.StatusCode.UNAVAILABLE, 503),
         (errors.DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED, 504),
@@ -29,6 +33,22 @@ from serving.protocol.statuses import status_of
 def test_each_error_has_its_status(error, code, status, caplog):
     assert status_of(error("what was wrong")) == (code, HTTPStatus(status), "what was wrong")
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status"),
+    [
+        (errors.Malformed, grpc.StatusCode.INVALID_ARGUMENT, 500),
+        (errors.Unusable, grpc.StatusCode.INTERNAL, 500),
+        (errors.DeadlineExceeded, grpc.StatusCode.UNAVAILABLE, 503),
+        (errors.InvalidInput, grpc.StatusCode.INVALID_ARGUMENT, 400),
+        (errors.NotFound, grpc.StatusCode.NOT_FOUND, 404),
+    ],
+)
+def test_what_was_sent_is_told_as_the_servers_fault_where_tritons_codes_are_asked_for(
+    error, code, status
+):
+    assert status_of(error("text"), like_triton=True) == (code, HTTPStatus(status), "text")
 
 
 def test_an_unknown_error_is_our_fault_and_logged(caplog):

@@ -69,7 +69,7 @@ def ridgeline(models, *, errors):
     command = [sys.executable, "-m", "ridgeline", "serve", "--json", *ports]
     with errors.open("w") as stream:
         process = subprocess.Popen(
-            [*command, f"--repository={models}", *EXPLICIT],
+            [*command, f"--repository={models}", *EXPLICIT, "--status-codes=triton"],
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
