@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ridgeline.errors import InvalidInput
 from training import checkpoint, datasets, multiply_adds, pretrained, tasks, zoo
 from training.augmentation import augmentation_layers, mix_up
 from training.checkpoint import Checkpoint, State
-from training.datasets import Preprocessing, Samples
+from training.datasets import DataSet, Preprocessing, Samples
 from training.recipe import Recipe
 from training.schedule import make_optimizer
 
@@ -109,7 +110,7 @@ def fit(
                 training_samples=recipe.training_samples,
                 seed=recipe.seed,
             )
-            run = _Run(recipe, task=task, network=network, training=training, classes=data.classes)
+            run = _Run(recipe, task=task, network=network, training=training, data=data)
             state = run.go(validation, watch=watch, kept=kept, logs=logs)
             flops = run.step_flops * len(training) * len(state.curve)
     if recipe.precision != "float32":
@@ -140,11 +141,16 @@ class _Run:
         task: tasks.Task,
         network: keras.Model,
         training: Samples,
-        classes: Sequence[str],
+        data: DataSet,
     ) -> None:
+        if recipe.redrawn and not data.redraw:
+            raise InvalidInput(
+                f"redrawn must be false: {recipe.dataset} has no samples but its own"
+            )
         self._recipe, self._training = recipe, training
+        self._redraw = data.redraw if recipe.redrawn else None
         self._mixed = recipe.augmentation is not None and recipe.augmentation.mix_up > 0
-        self._classes = len(classes)
+        self._classes = len(data.classes)
         self._steps = -(-len(training) // recipe.batch_size)
         layers = augmentation_layers(recipe.augmentation)
         # Augmentation is wrapped around the network, so that what is exported is the network alone.
@@ -160,8 +166,6 @@ class _Run:
         self._learner.optimizer.build(self._learner.trainable_variables)
         # Gradients of inputs and weights cost as much as the pass itself, each.
         self.step_flops = 2 * multiply_adds.FORWARD_AND_BACKWARD * multiply_adds.of(learner)
-        self._inputs = tf.constant(training.inputs)
-        self._labels = tf.constant(self._shares(training.labels))
 
     def go(
         self,
@@ -236,17 +240,21 @@ class _Run:
         )
 
     def _batches(self, epoch: int) -> tf.data.Dataset:
-        """The epoch's batches, in an order that the seed and the epoch alone decide."""
+        """The epoch's batches; the seed and the epoch alone decide what is in them."""
         recipe = self._recipe
+        if self._redraw and epoch:
+            self._training = self._redraw(len(self._training), recipe.seed * 2**20 + epoch)
+        inputs = tf.constant(self._training.inputs)
+        labels = tf.constant(self._shares(self._training.labels))
         order = np.random.default_rng([recipe.seed, epoch]).permutation(len(self._training))
         places = tf.data.Dataset.from_tensor_slices(order).batch(recipe.batch_size).enumerate()
 
         def gathered(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            inputs, labels = tf.gather(self._inputs, chosen), tf.gather(self._labels, chosen)
+            images, told = tf.gather(inputs, chosen), tf.gather(labels, chosen)
             if recipe.augmentation is None or not self._mixed:
-                return inputs, labels
+                return images, told
             seed = tf.stack([tf.constant(recipe.seed % 2**31, tf.int64), epoch * 2**20 + step])
-            return mix_up(inputs, labels, most=recipe.augmentation.mix_up, seed=seed)
+            return mix_up(images, told, most=recipe.augmentation.mix_up, seed=seed)
 
         return places.map(gathered).prefetch(2)
 

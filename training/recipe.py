@@ -139,10 +139,12 @@ class Recipe:
     nothing can be exported. `validation_samples` are taken out of the training set and steer no
     step, except that with `patience` the run ends after that many epochs without a lower validation
     loss, with the weights of the best one. `training_samples` caps what is left of the training
-    set, for quick trials. `data` is the folder with the files of a data set that does not come with
-    the project, `images` says how those of the data set "images" are taken. `weights` "imagenet"
-    begins with those that others have published for the network (see `training.pretrained`) instead
-    of random ones. `minutes` is how long the run took when it was last measured.
+    set, for quick trials. With `redrawn`, each epoch after the first trains on as many other
+    samples, of a data set that draws them. `data` is the folder with the files of a data set that
+    does not come with the project, `images` says how those of the data set "images" are taken.
+    `weights` "imagenet" begins with those that others have published for the network (see
+    `training.pretrained`) instead of random ones. `minutes` is how long the run took when it was
+    last measured.
     """
 
     description: str
@@ -159,6 +161,7 @@ class Recipe:
     required: Required = field(default_factory=Required)
     augmentation: Augmentation | None = None
     training_samples: int | None = None
+    redrawn: bool = False
     patience: int | None = None
     precision: str = "float32"
     weights: str | None = None

@@ -33,6 +33,17 @@ def test_the_same_seed_draws_the_same_canvases(mnist: DataSet) -> None:
     assert (first != other).any()
 
 
+def test_canvases_for_another_seed_are_others_of_the_same_kind() -> None:
+    data = canvas.load_masks(training=5, test=1)
+    assert data.redraw is not None
+    first, again, other = (data.redraw(5, seed) for seed in (7, 7, 8))
+    assert (first.inputs == again.inputs).all()
+    drawn = [sample.inputs.tobytes() for sample in (data.training, first, other)]
+    assert len(set(drawn)) == 3
+    assert other.labels.shape == data.training.labels.shape
+    assert other.labels.dtype == data.training.labels.dtype
+
+
 def test_resizing_keeps_a_plane_flat_and_a_slope_a_slope() -> None:
     flat = canvas.resize(np.full((28, 28), 0.3, np.float32), side=19)
     assert flat == pytest.approx(0.3)

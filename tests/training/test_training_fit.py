@@ -200,6 +200,41 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(
 
 
 @pytest.mark.usefixtures("few_digits")
+def test_samples_drawn_anew_are_asked_for_only_where_there_are_such(recipe: Make) -> None:
+    with pytest.raises(InvalidInput, match="redrawn must be false: mnist has no samples but its"):
+        fit(recipe(redrawn=True))
+
+
+def test_each_epoch_is_drawn_anew_and_alike_after_a_kill(
+    recipe: Make, few_digits: DataSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[tuple[int, int]] = []
+
+    def redraw(count: int, seed: int) -> Samples:
+        drawn.append((count, seed))
+        order = np.random.default_rng(seed).permutation(len(few_digits.training))
+        return few_digits.training.take(order[:count])
+
+    data = dataclasses.replace(few_digits, redraw=redraw)
+    monkeypatch.setattr(datasets, "load", lambda _name: data)
+    run = recipe(epochs=3, training_samples=200, redrawn=True)
+    whole = fit(run)
+    assert drawn == [(200, 7 * 2**20 + 1), (200, 7 * 2**20 + 2)]  # the first is that of the split
+    assert not same(
+        weights(whole.network), weights(fit(dataclasses.replace(run, redrawn=False)).network)
+    )
+    kept = Checkpoint(tmp_path, recipe=run)
+
+    def kill(progress: Progress) -> None:
+        if (progress.epoch, progress.step) == (3, 1):
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(run, watch=kill, kept=kept)
+    assert same(weights(whole.network), weights(fit(run, kept=kept).network))
+
+
+@pytest.mark.usefixtures("few_digits")
 def test_a_run_without_progress_ends_early_with_its_best_weights(recipe: Make) -> None:
     settings = Optimizer(learning_rate=3.0, schedule="constant")
     outcome = fit(recipe(epochs=30, patience=2, training_samples=300, optimizer=settings))

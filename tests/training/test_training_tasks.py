@@ -143,6 +143,18 @@ def test_overlaps_are_those_computed_by_hand() -> None:
     )
 
 
+def test_on_a_digit_the_class_weighs_ten_times_what_holding_one_does() -> None:
+    labels, alike = np.array([[0, 4]]), np.zeros((1, 2, 11), np.float32)
+    nothing, digit = np.asarray(tasks.find("segmentation").loss()(labels, tf.constant(alike)))[0]
+    assert nothing == pytest.approx(math.log(11))
+    assert digit == pytest.approx(math.log(11 / 10) + 10 * math.log(10), rel=1e-5)
+    right = np.full((1, 2, 11), -20, np.float32)
+    right[0, [0, 1], [0, 4]] = 20
+    assert np.asarray(tasks.find("segmentation").loss()(labels, tf.constant(right))) == (
+        pytest.approx(0, abs=1e-6)
+    )
+
+
 def test_a_detector_that_knows_every_box_has_the_precision_one() -> None:
     truth = canvas.load_boxes(training=1, test=30).test.labels
     count = (truth[..., 0] >= 0).sum(axis=1)

@@ -2,16 +2,16 @@
 
 Where each digit lies is known exactly, which gives boxes for localization and detection and masks
 for segmentation. Digits for testing come from MNIST's test set. The same seed draws the same
-canvases.
+canvases, and other seeds as many others as training may ask for.
 
-    canvas_single   one digit    labels float32 [5]: class, top, left, bottom, right canvas_boxes
-    1 to 3       labels float32 [3, 5]: the same for each; class -1 where there is none canvas_masks
-    1 to 3       labels int64 [48, 48]: 0 for nothing, 1 + class on a digit
+    canvas_single  one digit  labels float32 [5]: class, top, left, bottom, right
+    canvas_boxes   1 to 3     labels float32 [3, 5]: the same for each; class -1 where there is none
+    canvas_masks   1 to 3     labels uint8 [48, 48]: 0 for nothing, 1 + class on a digit
 
 Boxes are shares of the canvas' side and touch the outermost pixels of their digit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ _INK = 0.2  # brighter than this belongs to the digit
 _TRIES = 20
 Image = NDArray[np.float32]
 # What a canvas holds: the image, a row (class, top, left, bottom, right) for each digit, the mask.
-Scene = tuple[Image, NDArray[np.float32], NDArray[np.int64]]
+Scene = tuple[Image, NDArray[np.float32], NDArray[np.uint8]]
 
 
 def load_single(*, training: int = 16_000, test: int = 2_000) -> DataSet:
@@ -40,12 +40,12 @@ def load_boxes(*, training: int = 12_000, test: int = 2_000) -> DataSet:
     return _load(training, test, most=MOST_DIGITS, label=_padded)
 
 
-def load_masks(*, training: int = 8_000, test: int = 1_000) -> DataSet:
+def load_masks(*, training: int = 3_000, test: int = 1_000) -> DataSet:
     """One to three digits, labelled pixel by pixel."""
     return _load(training, test, most=MOST_DIGITS, label=lambda scene: scene[2])
 
 
-def draw(digits: Samples, *, count: int, most: int, seed: int) -> list[Scene]:
+def draw(digits: Samples, *, count: int, most: int, seed: int | Sequence[int]) -> list[Scene]:
     """That many canvases with one to `most` digits each."""
     random = np.random.default_rng(seed)
     return [_scene(digits, most=most, random=random) for _ in range(count)]
@@ -56,7 +56,7 @@ def _load(
 ) -> DataSet:
     digits = mnist.load()
 
-    def samples(source: Samples, count: int, seed: int) -> Samples:
+    def samples(source: Samples, count: int, seed: int | Sequence[int]) -> Samples:
         scenes = draw(source, count=count, most=most, seed=seed)
         return Samples(
             inputs=np.stack([scene[0] for scene in scenes])[..., np.newaxis],
@@ -67,6 +67,7 @@ def _load(
         training=samples(digits.training, training, 1),
         test=samples(digits.test, test, 2),
         classes=digits.classes,
+        redraw=lambda count, seed: samples(digits.training, count, (3, seed)),
     )
 
 
@@ -79,7 +80,7 @@ def _padded(scene: Scene) -> NDArray[np.float32]:
 
 def _scene(digits: Samples, *, most: int, random: np.random.Generator) -> Scene:
     image = _clutter(digits, random=random)
-    mask = np.zeros((SIZE, SIZE), np.int64)
+    mask = np.zeros((SIZE, SIZE), np.uint8)
     taken = np.zeros((SIZE, SIZE), bool)
     rows = []
     for _ in range(int(random.integers(1, most + 1))):

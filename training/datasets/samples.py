@@ -1,5 +1,6 @@
 """Labelled samples, and the split that keeps validation apart from training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,13 +54,15 @@ class Preprocessing:
 class DataSet:
     """Training samples, test samples that no choice may depend on, and the names of the classes.
 
-    `preprocessing` is how inputs came from files of images, where they did.
+    `preprocessing` is how inputs came from files of images, where they did. Where samples are
+    drawn, `redraw` draws as many others as it is told, the same ones for the same seed.
     """
 
     training: Samples
     test: Samples
     classes: tuple[str, ...]
     preprocessing: Preprocessing | None = None
+    redraw: Callable[[int, int], Samples] | None = None  # count, seed
 
 
 def split(

@@ -1,17 +1,17 @@
 """U-Net: a network that answers for every pixel; what it saw on the way down helps on the way up.
 
     name  input        multiply-adds  parameters
-    unet  48 x 48 x 1  17,842,176     119,939
+    unet  48 x 48 x 1  35,647,488     266,395
 
 Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015;
-with padded convolutions, so that the answer has the input's size, normalised batches, transposed
-convolutions on the way up, and widths for small pictures.
+with padded convolutions, so that the answer has the input's size, normalised batches, residual
+convolutions, transposed ones on the way up, and widths for small pictures.
 """
 
 import keras
 from keras import layers
 
-_WIDTHS = (8, 16, 32, 64)
+_WIDTHS = (8, 24, 48, 96)
 
 
 def build(*, size: int = 48, classes: int = 11) -> keras.Model:
@@ -34,7 +34,9 @@ def build(*, size: int = 48, classes: int = 11) -> keras.Model:
 def _convolutions(x: keras.KerasTensor, *, width: int, count: int, name: str) -> keras.KerasTensor:
     for place in range(1, count + 1):
         conv = f"{name}_{place}"
-        x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=conv)(x)
-        x = layers.BatchNormalization(name=f"{conv}_norm")(x)
-        x = layers.ReLU(name=f"{conv}_relu")(x)
+        y = layers.Conv2D(width, 3, padding="same", use_bias=False, name=conv)(x)
+        y = layers.BatchNormalization(name=f"{conv}_norm")(y)
+        if y.shape == x.shape:
+            y = layers.Add(name=f"{conv}_sum")([x, y])
+        x = layers.ReLU(name=f"{conv}_relu")(y)
     return x
