@@ -97,7 +97,7 @@ conformance: $(INSTALLED) ## Compare the gateway's answers with the real Triton'
 	[ ! -f $(TRITON)/installed ] || $(BIN)/python tests/triton/compare.py $(TRITON) --write
 
 fuzz: $(INSTALLED) ## Fuzz the codecs, guided by coverage: ten minutes each
-	for target in http_json http_binary grpc_request grpc_framing raw_tensor; do \
+	for target in http_json http_binary grpc_request grpc_framing raw_tensor http2_frames; do \
 	    $(BIN)/python tests/fuzz/codecs.py $$target -max_total_time=600 || exit 1; done
 
 $(TRITON)/installed: requirements/triton.txt

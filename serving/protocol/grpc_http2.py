@@ -6,6 +6,7 @@ over the methods that all front ends share; what streams is in `grpc_stream_call
 """
 
 import asyncio
+import functools
 import time
 from typing import Any
 
@@ -49,12 +50,13 @@ class GrpcService:
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._limits = Limits()
+        self._read_head = functools.partial(grpc_wire.read_head, forwarding=dataplane.forwarding)
 
     def connection(self) -> Connection:
         """The protocol of a new connection."""
         return Connection(
             open_stream=self._open,
-            read_head=grpc_wire.read_head,
+            read_head=self._read_head,
             limits=self._limits,
             uploads=self.uploads,
             connections=self.connections,
@@ -102,7 +104,8 @@ class Call(Stream):
 
     def ended(self) -> None:
         """Answer, at once or later."""
-        if self._head.path == INFER and self._chunks:
+        head = self._head
+        if head.path == INFER and self._chunks and not head.forwards:
             found = self._service.known.find(self._chunks, self._size)
             if found is not None:
                 self._submit(*found)
@@ -186,7 +189,7 @@ class Call(Stream):
             metadata=self._head.metadata,
         )
         response = await service.dataplane.infer(request)
-        if not service.dataplane.forwarding.grpc_pattern:  # metadata are no part of a known kind
+        if not self._head.forwards:  # metadata are no part of a known kind
             service.known.learn(payload, message, request)
         return encode_response(response, wishes=wishes)
 

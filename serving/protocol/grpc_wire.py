@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from serving.forwarding import HeaderForwarding
 from serving.protocol.http2 import Envelope, Fields, stateless_block
 from serving.protocol.uploads import PIECE_BYTES
 
@@ -47,7 +48,8 @@ class Refused(Exception):
 class CallHead:
     """What the header fields of a call say; `fault` tells why it cannot be answered.
 
-    Only what can be answered has a path. `metadata` are all fields, those of HTTP/2 included.
+    Only what can be answered has a path. `metadata` are all fields, those of HTTP/2 included; it
+    `forwards` some of them to the model.
     """
 
     path: str
@@ -56,9 +58,10 @@ class CallHead:
     is_grpc: bool = True
     fault: str | None = None
     metadata: Mapping[bytes, bytes] = field(default_factory=dict)
+    forwards: bool = False
 
 
-def read_head(fields: Fields) -> CallHead:
+def read_head(fields: Fields, *, forwarding: HeaderForwarding | None = None) -> CallHead:
     """The head of a call."""
     by_name = dict(fields)
     content_type = by_name.get(b"content-type", b"")
@@ -79,6 +82,7 @@ def read_head(fields: Fields) -> CallHead:
         timeout_ns=timeout_ns,
         encoding=by_name.get(b"grpc-encoding", b"identity"),
         metadata=by_name,
+        forwards=forwarding is not None and bool(forwarding.of_grpc(by_name.items())),
     )
 
 

@@ -1,7 +1,7 @@
 """Compressed bodies over HTTP: gzip and deflate, as in Triton, in both directions.
 
 A request may announce any size: what comes out of it is bounded. A response is compressed where the
-client accepts it and it is large enough to gain from it.
+client accepts it, or asks for it where it is binary, and it is large enough to gain from it.
 """
 
 import asyncio
@@ -35,9 +35,13 @@ async def decompressed(data: bytes, *, encoding: str, most_bytes: int) -> bytes:
     return await asyncio.to_thread(_inflated, data, encoding, most_bytes)
 
 
-def accepted(field: str | None) -> str | None:
-    """The encoding for a response, by the field Accept-Encoding; None for none of ours."""
-    if not field:
+def accepted(field: str | None, *, binary: bool = False) -> str | None:
+    """The encoding for a response, by the field Accept-Encoding; None for none of ours.
+
+    Libraries name all that they know, unasked, in which tensors gain little: a `binary` response
+    is compressed only where one encoding is named, as Triton's clients do when they are told to.
+    """
+    if not field or (binary and "," in field):
         return None
     weights = dict(map(_weighted, field.split(",")))
     offered = [name for name in _WINDOWS if weights.get(name, 0.0) > 0]

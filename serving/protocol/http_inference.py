@@ -70,7 +70,8 @@ class _Inference:
         with cancelled_on_disconnect(request):
             response = await self._dataplane.infer(decoded.request)
         encoded = encode_response(response, decoded=decoded)
-        encoding = accepted(request.headers.get("accept-encoding"))
+        is_binary = encoded.header_length is not None
+        encoding = accepted(request.headers.get("accept-encoding"), binary=is_binary)
         if encoding and len(encoded.body) >= LEAST_BYTES:
             return await _compressed(encoded, encoding=encoding)
         if (

@@ -111,7 +111,7 @@ _INFERENCE = (
             *_WAITS,
             Field(
                 "Accept-Encoding",
-                "gzip or deflate compress answers of 1 KiB and more",
+                "gzip or deflate compress answers of 1 KiB and more; binary ones where it is alone",
                 {"type": "string"},
             ),
         ),

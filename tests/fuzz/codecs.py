@@ -6,11 +6,16 @@ that did it are written beside.
 """
 
 import contextlib
+import functools
+import os
 import sys
 
 import atheris
 
+os.environ["RIDGELINE_COMPILED"] = "0"  # coverage is of the sources
+
 with atheris.instrument_imports(include=["serving.protocol", "ridgeline.datatypes"]):
+    from connection import Client
     from google.protobuf.message import DecodeError
     from tritonclient.grpc import service_pb2
 
@@ -66,9 +71,19 @@ def raw_tensor(data):
     tensors.to_raw(array)
 
 
+@functools.cache
+def _client():
+    return Client()
+
+
+def http2_frames(data):
+    """The frames of a connection."""
+    _client().send(data)
+
+
 TARGETS = {
     target.__name__: target
-    for target in (http_json, http_binary, grpc_request, grpc_framing, raw_tensor)
+    for target in (http_json, http_binary, grpc_request, grpc_framing, raw_tensor, http2_frames)
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RUNS = 10_000
-TARGETS = ("http_json", "http_binary", "grpc_request", "grpc_framing", "raw_tensor")
+TARGETS = ("http_json", "http_binary", "grpc_request", "grpc_framing", "raw_tensor", "http2_frames")
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -79,6 +79,14 @@ def test_the_client_says_what_it_accepts(field, encoding):
     assert accepted(field) == encoding
 
 
+@pytest.mark.parametrize(
+    ("field", "encoding"),
+    [("gzip", "gzip"), ("deflate", "deflate"), ("gzip, deflate", None), ("br", None), (None, None)],
+)
+def test_a_binary_response_is_compressed_where_one_encoding_is_asked_for(field, encoding):
+    assert accepted(field, binary=True) == encoding
+
+
 @given(st.text(max_size=50))
 def test_any_field_is_understood_somehow(field):
     assert accepted(field) in (None, "gzip", "deflate")

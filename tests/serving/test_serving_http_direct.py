@@ -370,3 +370,20 @@ async def test_a_kept_connection_lasts_while_a_request_is_under_way(client, mode
     assert values(await client.response()) == [3, 4]
     parsed[0].timeout_keep_alive_handler()
     assert await client.reader.read() == b""
+
+
+@pytest.mark.parametrize(("accepts", "parses"), [("gzip, deflate", 1), ("gzip", 3)])
+async def test_what_libraries_accept_unasked_keeps_requests_recognised(
+    repository, registry, client, models, parsed, accepts, parses
+):
+    array = np.ones((1, 500), np.float32)
+    repository.add("wide", models.identity(shape=("batch", 500)))
+    await registry.load(["wide"])
+    whole = request(array, model="wide", headers=f"Accept-Encoding: {accepts}\r\n")
+
+    answers = [await client.ask(whole) for _ in range(3)]
+
+    encodings = {fields.get("content-encoding") for _, fields, _ in answers}
+    assert encodings == ({None} if parses == 1 else {"gzip"})
+    assert {status for status, _, _ in answers} == {200}
+    assert len(parsed) == parses

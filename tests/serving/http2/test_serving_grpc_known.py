@@ -10,6 +10,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from serving.dataplane import DataPlane
+from serving.forwarding import HeaderForwarding
 from serving.protocol.grpc_codec import decode_request, encode_response
 from serving.protocol.grpc_http2 import GrpcService
 from serving.protocol.grpc_method import INFER
@@ -311,3 +312,20 @@ async def test_a_known_request_is_refused_as_any_other_while_stopping(client, re
         answer = await client.call(INFER, body)
         assert answer.code == grpc.StatusCode.UNAVAILABLE.value[0]
         assert "stopping" in answer.text
+
+
+async def test_requests_that_forward_nothing_are_recognised_beside_those_that_do(
+    dataplane, thorough, grpc_wire
+):
+    dataplane.forwarding = HeaderForwarding(grpc_pattern="^team$")
+    client = grpc_wire(GrpcService(dataplane, max_request_bytes=100_000))
+    body = framed(message().SerializeToString())
+
+    for _ in range(2):  # neither is anything learned from it, nor is it recognised
+        assert (await client.call(INFER, body, headers=[(b"team", b"a")])).code == 0
+    assert thorough.times == 2
+    for _ in range(3):
+        assert (await client.call(INFER, body, headers=[(b"other", b"b")])).code == 0
+    assert thorough.times == 3
+    assert (await client.call(INFER, body, headers=[(b"team", b"a")])).code == 0
+    assert thorough.times == 4
