@@ -21,13 +21,18 @@ from ridgeline.hardware import Hardware, cache_path
 from ridgeline.roofline import operator_ns
 
 _NETWORKS = (
-    *("softmax784", "perceptron", "lenet5", "cnn78", "mobilenetv1", "mobilenetv2", "squeezenet"),
-    *("alexnet", "googlenet", "resnet18", "resnet50", "vgg16"),
+    *("softmax784", "perceptron", "perceptron500", "perceptron1000", "lenet1", "lenet4", "lenet5"),
+    *("cnn78", "mobilenetv1", "mobilenetv2", "squeezenet", "alexnet", "googlenet", "resnet18"),
+    *("resnet50", "vgg16"),
 )
 _BATCH_SIZES = (1, 2, 4, 8, 16)
-EACH_OPERATOR = "each operator"  # calling one costs something, however little it does
+# Calling an operator costs something, however little it does; a large one is also shared out to the
+# threads of the engine.
+EACH_OPERATOR, EACH_SHARED = "each operator", "each operator of several threads"
 _NS_PER_OPERATOR = 1000.0
-_SECONDS, _TIMEOUT_S = 0.5, 600.0
+_SHARED_NS = 5_000.0
+_TURNS = 3  # minutes apart: a machine that others disturb is seldom disturbed each time
+_SECONDS, _TIMEOUT_S = 0.2, 600.0
 
 
 def estimate_by_kind(operators: Sequence[Operator], *, hardware: Hardware) -> dict[str, float]:
@@ -35,7 +40,10 @@ def estimate_by_kind(operators: Sequence[Operator], *, hardware: Hardware) -> di
     pass_bytes = sum(operator.weight_bytes for operator in operators)
     found: dict[str, float] = defaultdict(float)
     for operator in operators:
-        found[operator.kind] += operator_ns(operator, pass_bytes=pass_bytes, hardware=hardware)
+        time_ns = operator_ns(operator, pass_bytes=pass_bytes, hardware=hardware)
+        found[operator.kind] += time_ns
+        if time_ns > _SHARED_NS:
+            found[EACH_SHARED] += _NS_PER_OPERATOR
     found[EACH_OPERATOR] = _NS_PER_OPERATOR * len(operators)
     return dict(found)
 
@@ -50,10 +58,20 @@ def load(
     if path.exists() and not again:
         return read(path, hardware=hardware)
     announce(f"timing {len(_NETWORKS)} networks in ONNX Runtime, once, in some minutes ...")
-    rows = [row for name in _NETWORKS for row in _time(name, announce=announce)]
+    rows = _quickest([_time(name, announce=announce) for _ in range(_TURNS) for name in _NETWORKS])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"points": rows}), encoding="utf-8")
     return _points(rows, hardware=hardware)
+
+
+def _quickest(turns: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """Of each point the quickest turn: others on the machine make it slower, never faster."""
+    found: dict[tuple[str, int], Mapping[str, Any]] = {}
+    for row in (row for turn in turns for row in turn):
+        place = row["model"], row["batch_size"]
+        if place not in found or row["time_ns"] < found[place]["time_ns"]:
+            found[place] = row
+    return list(found.values())
 
 
 def read(path: Path, *, hardware: Hardware) -> list[Point]:

@@ -54,7 +54,8 @@ def compare(
     findings: list[Finding] = []
     for number in range(1, effort.most_rounds + 1):
         announce(f"{model}: versions side by side, round {number}")
-        with _both(versions, repository=repository, model=model) as specs:
+        late_first = (seed + number) % 2 == 1  # whoever starts first may be better off
+        with _both(versions, late_first=late_first, repository=repository, model=model) as specs:
             for key, (baseline, candidate) in figures.items():
                 drawn = 1000 * seed + number
                 pairs = _alternate(specs, key=key, pairs=effort.pairs, seed=drawn)
@@ -96,15 +97,19 @@ def _finding(
 
 @contextlib.contextmanager
 def _both(
-    versions: tuple[Version, Version], *, repository: Path, model: str
+    versions: tuple[Version, Version], *, late_first: bool, repository: Path, model: str
 ) -> Iterator[list[dict[str, Any]]]:
-    """Both servers run; yields what the generator is told of each."""
+    """Both servers run, started in one order or the other; yields what to tell the generator."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servers = [
-            stack.enter_context(running(version, repository=repository, models=[model]))
-            for version in versions
-        ]
+        places = (1, 0) if late_first else (0, 1)
+        started = {
+            place: stack.enter_context(
+                running(versions[place], repository=repository, models=[model])
+            )
+            for place in places
+        }
+        servers = [started[place] for place in (0, 1)]
         body = eventloop.run(_body(servers[0].url, model=model))
         (folder / "message").write_bytes(body)
         specs = []

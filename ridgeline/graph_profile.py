@@ -18,16 +18,18 @@ from ridgeline.graph_shapes import Sizes, elements_of, shapes_of, sized, stored_
 DENSE_CONVOLUTION, DEPTHWISE_CONVOLUTION = "dense convolution", "depthwise convolution"
 PRODUCT, RECURRENT, ELEMENTWISE, POOLING = "matrix product", "recurrent", "elementwise", "pooling"
 TRANSPOSITION = "transposition"
+TRANSCENDENTAL = "transcendental function"
+THIN_CONVOLUTION = "thin convolution"
 KINDS = (
-    *(DENSE_CONVOLUTION, DEPTHWISE_CONVOLUTION, PRODUCT, RECURRENT),
-    *(ELEMENTWISE, POOLING, TRANSPOSITION),
+    *(DENSE_CONVOLUTION, DEPTHWISE_CONVOLUTION, THIN_CONVOLUTION, PRODUCT, RECURRENT),
+    *(ELEMENTWISE, TRANSCENDENTAL, POOLING, TRANSPOSITION),
 )
 _CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv", "ConvTranspose", "DeformConv"})
 _RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
 # Engines compute these where the values are made, or only give the same bytes another name.
 _FUSED = frozenset(
     {
-        *("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"),
+        *("Relu", "Clip", "LeakyRelu", "HardSigmoid", "HardSwish"),
         *("BatchNormalization", "DequantizeLinear", "QuantizeLinear"),
     }
 )
@@ -37,6 +39,23 @@ _FREE_OF_CHARGE = frozenset(
         *("Constant", "ConstantOfShape", "Size", "Cast"),
     }
 )
+# Fused or not, an element of these takes as long as dozens of multiply-adds.
+_TRANSCENDENTAL = frozenset(
+    {
+        "Tanh",
+        "Sigmoid",
+        "Softmax",
+        "LogSoftmax",
+        "Softplus",
+        "Exp",
+        "Log",
+        "Pow",
+        "Erf",
+        "Gelu",
+        "LRN",
+    }
+)
+_FEW_CHANNELS = 16  # engines keep channels in blocks of 8 or 16: of fewer, some lanes stay empty
 _FEW_GROUPS = 4  # AlexNet has 2; where there are many, each kernel sees little of the input
 
 
@@ -130,13 +149,23 @@ class _Reader:
     def _kind(self, node: onnx.NodeProto) -> str:
         if node.op_type in _CONVOLUTIONS:
             groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-            return DENSE_CONVOLUTION if groups <= _FEW_GROUPS else DEPTHWISE_CONVOLUTION
+            if groups > _FEW_GROUPS:
+                return DEPTHWISE_CONVOLUTION
+            kernel = self._shapes.get(node.input[1], ())[:2]  # outputs, and inputs of a group
+            known = [size for size in kernel if isinstance(size, int)]
+            return (
+                THIN_CONVOLUTION
+                if min(known, default=_FEW_CHANNELS) < _FEW_CHANNELS
+                else DENSE_CONVOLUTION
+            )
         if node.op_type in _RECURRENT:
             return RECURRENT
         if self._name(node) in self._counted:
             return PRODUCT
         if node.op_type == "Transpose":
             return TRANSPOSITION
+        if node.op_type in _TRANSCENDENTAL:
+            return TRANSCENDENTAL
         return POOLING if "Pool" in node.op_type else ELEMENTWISE
 
     def _name(self, node: onnx.NodeProto) -> str:

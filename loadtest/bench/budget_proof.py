@@ -96,7 +96,7 @@ def _trial(
             limits=_ALLOWED,
             versions=(baseline, candidate),
             repository=repository,
-            effort=Effort(pairs=arguments.pairs, rounds=1, most_rounds=arguments.most_rounds),
+            effort=Effort(pairs=arguments.pairs, rounds=2, most_rounds=arguments.most_rounds),
             announce=lambda _: None,
             seed=seed,
         )

@@ -17,7 +17,7 @@ import onnxruntime
 from loadtest.bench.networks import NETWORKS
 from ridgeline import graph_profile
 
-_LEAST_RUNS, _LONGEST_NS = 5, 2_000_000_000
+_LEAST_RUNS, _LONGEST_NS = 3, 1_000_000_000
 _NS_PER_S = 1e9
 
 

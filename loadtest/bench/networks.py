@@ -6,6 +6,7 @@ What a pass costs does not depend on what the weights have learned: no benchmark
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,29 +33,67 @@ def softmax784(*, weights: bool = True) -> onnx.ModelProto:
 
 def perceptron(*, weights: bool = True) -> onnx.ModelProto:
     """784 - 300 - 100 - 10, as LeCun et al. (1998) compare LeNet-5 with: 266,200 multiply-adds."""
-    layers = Layers("perceptron", shape=(28, 28, 1), weights=weights)
+    return _dense("perceptron", hidden=(300, 100), weights=weights)
+
+
+def perceptron1000(*, weights: bool = True) -> onnx.ModelProto:
+    """784 - 1000 - 10, from the same comparison: 794,000 multiply-adds."""
+    return _dense("perceptron1000", hidden=(1000,), weights=weights)
+
+
+def perceptron500(*, weights: bool = True) -> onnx.ModelProto:
+    """784 - 500 - 150 - 10, from the same comparison: 468,500 multiply-adds."""
+    return _dense("perceptron500", hidden=(500, 150), weights=weights)
+
+
+def _dense(name: str, *, hidden: Sequence[int], weights: bool) -> onnx.ModelProto:
+    layers = Layers(name, shape=(28, 28, 1), weights=weights)
     layers.add("Flatten")
-    layers.dense(300, inputs=784)
-    layers.add("Tanh")
-    layers.dense(100, inputs=300)
-    layers.add("Tanh")
-    layers.dense(10, inputs=100)
+    for inputs, features in itertools.pairwise((784, *hidden)):
+        layers.dense(features, inputs=inputs)
+        layers.add("Tanh")
+    layers.dense(10, inputs=hidden[-1])
     return layers.classifier()
+
+
+def lenet1(*, weights: bool = True) -> onnx.ModelProto:
+    """LeNet-1 (LeCun et al., 1990): 28 x 28 x 1, 136,320 multiply-adds (layers fully connected)."""
+    return _lenet("lenet1", side=28, maps=(4, 12), dense=(), weights=weights)
+
+
+def lenet4(*, weights: bool = True) -> onnx.ModelProto:
+    """LeNet-4 (LeCun et al., 1998): 32 x 32 x 1, 287,600 multiply-adds (layers fully connected)."""
+    return _lenet("lenet4", side=32, maps=(4, 16), dense=(120,), weights=weights)
 
 
 def lenet5(*, weights: bool = True) -> onnx.ModelProto:
     """LeNet-5 as `ridgeline train` builds it: 32 x 32 x 1, 416,520 multiply-adds."""
-    layers = Layers("lenet5", shape=(32, 32, 1), weights=weights)
-    for channels in (6, 16):
+    return _lenet("lenet5", side=32, maps=(6, 16), dense=(120, 84), weights=weights)
+
+
+def _lenet(
+    name: str, *, side: int, maps: Sequence[int], dense: Sequence[int], weights: bool
+) -> onnx.ModelProto:
+    """Convolutions of 5 x 5 with pooling between; the first dense layer is a convolution, too."""
+    layers = Layers(name, shape=(side, side, 1), weights=weights)
+    for channels in maps:
         layers.convolution(channels, size=5)
         layers.add("Tanh")
         layers.pool("AveragePool", size=2, stride=2)
-    layers.convolution(120, size=5)
-    layers.add("Tanh")
-    layers.add("Flatten")
-    layers.dense(84, inputs=120)
-    layers.add("Tanh")
-    layers.dense(10, inputs=84)
+        side = (side - 4) // 2
+    features = maps[-1] * side * side
+    for place, size in enumerate(dense):
+        if place:
+            layers.dense(size, inputs=features)
+        else:
+            layers.convolution(size, size=side)
+        layers.add("Tanh")
+        if not place:
+            layers.add("Flatten")
+        features = size
+    if not dense:
+        layers.add("Flatten")
+    layers.dense(10, inputs=features)
     return layers.classifier()
 
 
@@ -84,6 +123,10 @@ class Network:
 NETWORKS: Mapping[str, Network] = {
     "softmax784": Network(softmax784, max_batch_size=64),
     "perceptron": Network(perceptron, max_batch_size=64),
+    "perceptron500": Network(perceptron500, max_batch_size=64),
+    "perceptron1000": Network(perceptron1000, max_batch_size=64),
+    "lenet1": Network(lenet1, max_batch_size=64),
+    "lenet4": Network(lenet4, max_batch_size=64),
     "lenet5": Network(lenet5, max_batch_size=64),
     "cnn78": Network(cnn78, max_batch_size=64),
     "mobilenetv1": Network(imagenet.mobilenetv1, max_batch_size=16),

@@ -82,7 +82,7 @@ def small():
 def test_operators_are_charged_for_what_they_read_and_write(small):
     conv, pool, gemm = graph_profile.profile(small, batches=True, rows=3)
     assert [each.name for each in (conv, pool, gemm)] == ["conv", "pool", "gemm"]
-    assert conv.kind == graph_profile.DENSE_CONVOLUTION
+    assert conv.kind == graph_profile.THIN_CONVOLUTION
     assert conv.multiply_adds == 3 * 4 * 6 * 6 * 2 * 3 * 3
     assert conv.flops == 2 * conv.multiply_adds
     assert conv.weight_bytes == F4 * (4 * 2 * 3 * 3 + 4)
@@ -129,8 +129,43 @@ def test_other_kinds_are_recognised():
     assert kinds == [
         graph_profile.RECURRENT,
         graph_profile.TRANSPOSITION,
-        graph_profile.ELEMENTWISE,
+        graph_profile.TRANSCENDENTAL,
     ]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups", "kind"),
+    [
+        (16, 16, 1, graph_profile.DENSE_CONVOLUTION),
+        (3, 64, 1, graph_profile.THIN_CONVOLUTION),
+        (64, 6, 1, graph_profile.THIN_CONVOLUTION),
+        (48, 64, 2, graph_profile.DENSE_CONVOLUTION),
+    ],
+)
+def test_convolutions_of_few_channels_are_a_kind_of_their_own(inputs, outputs, groups, kind):
+    made = model(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="conv", group=groups)],
+        inputs=[value("x", "batch", inputs, 4, 4)],
+        outputs=[value("y", "batch", outputs, 4, 4)],
+        weights=[weight("w", outputs, inputs // groups, 1, 1)],
+    )
+    (operator,) = graph_profile.profile(made, batches=True)
+    assert operator.kind == kind
+
+
+def test_a_hyperbolic_tangent_takes_time_of_its_own_where_a_rectifier_takes_none():
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="product"),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("Tanh", ["b"], ["y"], name="tanh"),
+    ]
+    made = model(
+        nodes,
+        inputs=[value("x", "batch", 4)],
+        outputs=[value("y", "batch", 4)],
+        weights=[weight("w", 4, 4)],
+    )
+    assert [each.name for each in graph_profile.profile(made, batches=True)] == ["product", "tanh"]
 
 
 def test_a_weight_that_two_layers_share_is_moved_once():
