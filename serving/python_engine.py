@@ -195,7 +195,7 @@ class PythonEngine:
             received, outputs = process.execute(message, arrays)
         except (WorkerDied, DeadlineExceeded) as error:
             instance.crashed()
-            raise EngineFault(str(error)) from error
+            raise EngineFault(f"model {self._name!r}: {error}") from error
         finally:
             if not self.decoupled:
                 with self._lock:

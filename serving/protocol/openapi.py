@@ -11,8 +11,8 @@ INTRODUCTION = (
     "The Open Inference Protocol v2 over HTTP, with Triton's extensions of it. Every error is a "
     'JSON object `{"error": "..."}`. A path that is not here is answered with 404, another '
     "method with 405 and the field `Allow`; HEAD is answered where GET is. Request bodies may be "
-    "compressed (gzip, deflate). With `--overload-status unavailable` a refusal is 503 instead "
-    "of 429."
+    "compressed (gzip, deflate). With `--status-codes triton` malformed JSON is 500, not "
+    "ready is 400, and a refusal is 503."
 )
 
 

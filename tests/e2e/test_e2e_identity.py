@@ -21,9 +21,12 @@ from conformance.samples import (
     json_input,
     message,
     raw,
+    set_parameters,
 )
+from conformance.shared_region import region
 from ridgeline.datatypes import DATATYPES
 
+NAME, HALF = "identity", 4096  # the first half of the region is for inputs
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).map(str.encode)
 SETTINGS = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -42,6 +45,17 @@ def probes(gateway_over, front_end, tmp_path_factory):
     grpc.close()
     code, _, errors = gateway.stop()
     assert code == 0, errors
+
+
+@pytest.fixture(scope="module")
+def memory(probes):
+    """A region of shared memory that is registered."""
+    with region(2 * HALF) as made:
+        body = {"key": made.key, "offset": 0, "byte_size": 2 * HALF}
+        answer = probes[1].post(f"/v2/systemsharedmemory/region/{NAME}/register", body)
+        assert answer.status == "200", answer
+        yield made
+        probes[1].post(f"/v2/systemsharedmemory/region/{NAME}/unregister")
 
 
 @st.composite
@@ -115,6 +129,62 @@ def test_json_comes_back_over_http(probes, tensor):
     answer = probes[1].infer(model(datatype), body)
 
     assert same(answer, datatype, array), answer
+
+
+def places(array, shift):
+    """Where a tensor and its copy lie in the region, and what tells a server so."""
+    size = len(raw(array))
+    return (shift, HALF + shift), [
+        {
+            "shared_memory_region": NAME,
+            "shared_memory_byte_size": size,
+            "shared_memory_offset": offset,
+        }
+        for offset in (shift, HALF + shift)
+    ]
+
+
+@given(tensor=tensors(DATATYPES), shift=st.integers(0, 9))
+@SETTINGS
+def test_shared_memory_comes_back_over_http(probes, memory, tensor, shift):
+    datatype, array = tensor
+    (begin, copy), (there, back) = places(array, shift)
+    memory.write(raw(array), at=begin)
+    memory.write(b"\xff" * len(raw(array)), at=copy)
+    body = {
+        "inputs": [
+            {
+                "name": "INPUT0",
+                "datatype": datatype,
+                "shape": list(array.shape),
+                "parameters": there,
+            }
+        ],
+        "outputs": [{"name": "OUTPUT0", "parameters": back}],
+    }
+    answer = probes[1].infer(model(datatype), body)
+
+    assert answer.status == "200", answer
+    assert answer.body["outputs"][0]["shape"] == list(array.shape)
+    assert memory.read(len(raw(array)), at=copy) == raw(array)
+
+
+@given(tensor=tensors(DATATYPES), shift=st.integers(0, 9))
+@SETTINGS
+def test_shared_memory_comes_back_over_grpc(probes, memory, tensor, shift):
+    datatype, array = tensor
+    (begin, copy), (there, back) = places(array, shift)
+    memory.write(raw(array), at=begin)
+    memory.write(b"\xff" * len(raw(array)), at=copy)
+    request = message(model(datatype))
+    given_input = request.inputs.add(name="INPUT0", datatype=datatype, shape=array.shape)
+    set_parameters(given_input.parameters, there)
+    set_parameters(request.outputs.add(name="OUTPUT0").parameters, back)
+    answer = probes[0].infer(request)
+
+    assert answer.status == "OK", answer
+    assert answer.body["outputs"][0]["shape"] == list(array.shape)
+    assert memory.read(len(raw(array)), at=copy) == raw(array)
 
 
 @given(data=st.binary(max_size=300), header_length=st.none() | st.text("0123456789-", max_size=5))
