@@ -1,6 +1,7 @@
 """What training hands over, artifacts/<model>/: files that the export stage reads.
 
     saved_model/     the network, signature `serving_default`, inputs and outputs by their names
+    weights.npz      the weights by layer, for recipes that begin with them (`training.transfer`)
     evaluation.npz   the test set: an array per input name; of classification also `label` (int64)
     training.json    how it came to be: settings, seed, curve, measures, time, versions
     curve.png        the learning curve
@@ -26,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from ridgeline.errors import InvalidInput
-from training import tasks
+from training import tasks, transfer
 from training.datasets import Samples
 from training.fit import Outcome
 from training.picture import draw_curve
@@ -56,6 +57,8 @@ def write(outcome: Outcome, *, recipe: Recipe, output: Path) -> dict[str, Any]:
         )
         if report["reached"]:
             save_network(outcome.network, folder=new / "saved_model")
+            weights: dict[str, Any] = transfer.by_layer(outcome.network)
+            np.savez(new / transfer.WEIGHTS_FILE, **weights)
             _save_evaluation(outcome.test, recipe=recipe, path=new / "evaluation.npz")
         put(new, place=output / recipe.artifact, old=stage / "old")
     return report

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ridgeline.errors import InvalidInput
-from training import checkpoint, datasets, multiply_adds, pretrained, tasks, zoo
+from training import checkpoint, datasets, multiply_adds, pretrained, tasks, transfer, zoo
 from training.augmentation import augmentation_layers, mix_up
 from training.checkpoint import Checkpoint, State
 from training.datasets import DataSet, Preprocessing, Samples
@@ -108,8 +108,11 @@ def fit(
                 data.training,
                 validation_samples=recipe.validation_of(len(data.training)),
                 training_samples=recipe.training_samples,
+                training_per_class=recipe.training_per_class,
                 seed=recipe.seed,
             )
+            if recipe.transfer:
+                transfer.begin(network, transfer=recipe.transfer)
             run = _Run(recipe, task=task, network=network, training=training, data=data)
             state = run.go(validation, watch=watch, kept=kept, logs=logs)
             flops = run.step_flops * len(training) * len(state.curve)
@@ -156,14 +159,7 @@ class _Run:
         # Augmentation is wrapped around the network, so that what is exported is the network alone.
         learner = task.learner(network)
         self._learner = keras.Sequential([*layers, learner]) if layers else learner
-        self._learner.compile(
-            optimizer=make_optimizer(
-                recipe.optimizer, steps=recipe.epochs * self._steps, steps_per_epoch=self._steps
-            ),
-            loss=task.loss(),
-            metrics=task.metrics(),
-        )
-        self._learner.optimizer.build(self._learner.trainable_variables)
+        self._task, self._network, self._stage = task, network, -1
         # Gradients of inputs and weights cost as much as the pass itself, each.
         self.step_flops = 2 * multiply_adds.FORWARD_AND_BACKWARD * multiply_adds.of(learner)
 
@@ -178,12 +174,14 @@ class _Run:
         """All epochs, from the checkpoint on where there is one; the weights are then the best."""
         state = kept.read() if kept else None
         if state:
+            self._enter_stage(len(state.curve) - 1)
             checkpoint.restore(self._variables, values=state.variables)
         state = state or State(variables=[], best=[], curve=[], seconds=0.0)
         curve, best = [Epoch(**point) for point in state.curve], state.best
         seconds = state.seconds
         while len(curve) < self._recipe.epochs and not self._is_over(curve):
             start_ns = time.monotonic_ns()
+            self._enter_stage(len(curve))
             curve.append(self._epoch(curve, validation=validation, watch=watch))
             seconds += (time.monotonic_ns() - start_ns) / 1e9
             if self._recipe.patience and curve[-1].val_loss <= min(p.val_loss for p in curve):
@@ -196,6 +194,24 @@ class _Run:
         if best:
             checkpoint.restore(self._learner.variables, values=best)
         return state
+
+    def _enter_stage(self, epoch: int) -> None:
+        """Compile the learner for the stage of that epoch, where it is not that already."""
+        place = transfer.place_of(epoch, stages=transfer.stages(self._recipe))
+        if place == self._stage:
+            return
+        self._stage, stage = place, transfer.stages(self._recipe)[place]
+        transfer.freeze(self._network, stage=stage)
+        self._learner.compile(
+            optimizer=make_optimizer(
+                transfer.optimizer_of(stage, recipe=self._recipe),
+                steps=transfer.length(place, recipe=self._recipe) * self._steps,
+                steps_per_epoch=self._steps,
+            ),
+            loss=self._task.loss(),
+            metrics=self._task.metrics(),
+        )
+        self._learner.optimizer.build(self._learner.trainable_variables)
 
     @property
     def _variables(self) -> list[Any]:

@@ -132,6 +132,45 @@ class Required:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """`[[transfer.stages]]`: from which epoch on which layers learn (none named: all), how fast."""
+
+    learning_rate: float
+    after_epochs: int = 0
+    train: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.learning_rate <= 10,
+            key="transfer.stages.learning_rate",
+            expected="in (0, 10]",
+            received=self.learning_rate,
+        )
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """`[transfer]`: begin with the weights of the artifact in the folder `source`.
+
+    The layers named in `head` are made anew. Each stage has a schedule of its own, with the
+    recipe's optimizer at the stage's learning rate.
+    """
+
+    source: str
+    head: tuple[str, ...]
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        starts = [stage.after_epochs for stage in self.stages]
+        _require(
+            bool(starts) and starts[0] == 0 and starts == sorted(set(starts)),
+            key="transfer.stages.after_epochs",
+            expected="0 for the first stage and more for each later one",
+            received=starts,
+        )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One run: everything that decides what comes out of it.
 
@@ -143,8 +182,9 @@ class Recipe:
     samples, of a data set that draws them. `data` is the folder with the files of a data set that
     does not come with the project, `images` says how those of the data set "images" are taken.
     `weights` "imagenet" begins with those that others have published for the network (see
-    `training.pretrained`) instead of random ones. `minutes` is how long the run took when it was
-    last measured.
+    `training.pretrained`) instead of random ones. `training_per_class` keeps that many samples of
+    each class, for learning from few labels. `minutes` is how long the run took when it was last
+    measured.
     """
 
     description: str
@@ -167,6 +207,8 @@ class Recipe:
     weights: str | None = None
     data: str | None = None
     images: ImageSettings | None = None
+    transfer: Transfer | None = None
+    training_per_class: int | None = None
     minutes: float | None = None
 
     def __post_init__(self) -> None:
@@ -199,9 +241,17 @@ class Recipe:
         )
 
     def _check_counts(self) -> None:
-        for key in ("batch_size", "validation_samples", "training_samples", "patience"):
+        counts = ("batch_size", "validation_samples", "training_samples", "training_per_class")
+        for key in (*counts, "patience"):
             value = getattr(self, key)
             _require(value is None or value >= 1, key=key, expected="at least 1", received=value)
+        for key in ("patience", "weights"):
+            value = getattr(self, key) if self.transfer else None
+            _require(value is None, key=key, expected="none with [transfer]", received=value)
+        both = self.training_samples and self.training_per_class
+        _require(
+            not both, key="training_samples", expected="none with training_per_class", received=both
+        )
         least = 0 if self.task == "filtering" or self.weights else 1  # nothing to be learned there
         _require(
             self.epochs >= least, key="epochs", expected=f"at least {least}", received=self.epochs

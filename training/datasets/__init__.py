@@ -9,6 +9,7 @@ from ridgeline.errors import InvalidInput
 from training.datasets import (
     canvas,
     cifar10,
+    digits8,
     fashion_mnist,
     grammar,
     image_folder,
@@ -26,6 +27,7 @@ _LOADERS = {
     "canvas_boxes": canvas.load_boxes,
     "canvas_masks": canvas.load_masks,
     "canvas_single": canvas.load_single,
+    "digits8": digits8.load,
     "grammar": grammar.load,
     "mnist": mnist.load,
     "number_words": number_words.load,

@@ -2,8 +2,8 @@
 
 A temple in China and a flower come with scikit-learn, a naval officer (Grace Hopper, by the US
 Navy) with matplotlib: too few for a figure, enough to see that weights, preprocessing and names
-belong together. Nothing can be trained with them. What the labels should be was decided by looking
-at the photos, not at answers.
+belong together. Nothing can be trained with them. Their labels are the nearest that ImageNet has:
+the temple's tower stands in the Summer Palace, and the flower, a dahlia, has no class of its own.
 
 `imagenet_classes.txt` has the 1,000 names in the order that every published network has them, one a
 line: the first word of WordNet for each class, from the package imagenet-classes 0.2.1 (MIT). Two

@@ -66,12 +66,17 @@ class DataSet:
 
 
 def split(
-    samples: Samples, *, validation_samples: int, seed: int, training_samples: int | None = None
+    samples: Samples,
+    *,
+    validation_samples: int,
+    seed: int,
+    training_samples: int | None = None,
+    training_per_class: int | None = None,
 ) -> tuple[Samples, Samples]:
     """Draw training and validation samples, disjoint; the same seed draws the same ones.
 
-    `training_samples` caps the training part, None takes all that validation leaves. Raises
-    InvalidInput where there are too few samples.
+    `training_samples` caps the training part, `training_per_class` keeps that many of each class,
+    None takes all that validation leaves. Raises InvalidInput where there are too few samples.
     """
     available = len(samples) - validation_samples
     wanted = available if training_samples is None else training_samples
@@ -83,4 +88,21 @@ def split(
         )
     order = np.random.default_rng(seed).permutation(len(samples))
     validation, training = np.split(order, [validation_samples])
+    if training_per_class is not None:
+        training = _of_each_class(training, samples.labels, count=training_per_class)
     return samples.take(training[:wanted]), samples.take(validation)
+
+
+def _of_each_class(
+    chosen: NDArray[np.intp], labels: NDArray[Any], *, count: int
+) -> NDArray[np.intp]:
+    """The first `count` of each class among the chosen samples, in their order."""
+    if labels.ndim != 1:
+        raise InvalidInput(f"samples with labels of {labels.shape[1:]} have no class each")
+    kept = []
+    for label in np.unique(labels):
+        found = chosen[labels[chosen] == label]
+        if len(found) < count:
+            raise InvalidInput(f"class {label} has {len(found)} samples to train with, not {count}")
+        kept.append(found[:count])
+    return np.concatenate(kept)
