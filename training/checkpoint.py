@@ -42,9 +42,11 @@ class State:
 class Checkpoint:
     """The checkpoint of one recipe in a folder."""
 
-    def __init__(self, folder: Path, *, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, *, recipe: Recipe, workers: int = 1) -> None:
         told = {key: value for key, value in asdict(recipe).items() if key not in _NO_MATTER}
         told["packages"] = [tf.__version__, keras.__version__, np.__version__]
+        if workers > 1:  # normalisation sees parts of batches then
+            told["workers"] = workers
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
         self.path = folder / f".{recipe.artifact}-{digest}.checkpoint"
 

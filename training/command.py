@@ -1,8 +1,11 @@
 """`ridgeline train`: one training run, from a recipe to an artifact."""
 
 import argparse
+import contextlib
 import dataclasses
+import json
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from ridgeline.children import side_by_side
 from ridgeline.errors import TargetMissed
 from training import framework
 from training import recipe as recipes
@@ -49,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder that receives <model>/ (default: artifacts)",
     )
     parser.add_argument(
+        "--workers",
+        type=_from_one,
+        default=1,
+        metavar="N",
+        help="processes on this machine that share each batch; on several machines set TF_CONFIG",
+    )
+    parser.add_argument(
         "--restart", action="store_true", help="from the beginning, though a killed run left off"
     )
     parser.add_argument(
@@ -68,21 +79,28 @@ def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
     recipe = dataclasses.replace(
         recipe, **{name: value for name, value in given.items() if value is not None}
     )
+    if arguments.workers > 1:
+        return _together(arguments)
 
     framework.load()
-    from training import artifact
+    from training import artifact, workers
     from training.checkpoint import Checkpoint
     from training.fit import fit
     from training.progress import ProgressBar
 
+    team = workers.join()
     artifact.check_writable(arguments.output)
-    kept = Checkpoint(arguments.output, recipe=recipe)
-    if arguments.restart:
+    kept = Checkpoint(arguments.output, recipe=recipe, workers=team.count)
+    if arguments.restart and team.is_chief:
         kept.remove()
     with ProgressBar(f"training {recipe.artifact}") as progress:
         outcome = fit(recipe, watch=progress, kept=kept, logs=arguments.tensorboard)
-    report = artifact.write(outcome, recipe=recipe, output=arguments.output)
-    kept.remove()
+    if team.is_chief:
+        report = artifact.write(outcome, recipe=recipe, output=arguments.output)
+        kept.remove()
+    else:
+        report = artifact.describe(outcome, recipe=recipe)
+    team.wait()  # none leaves the others behind
     folder = arguments.output / recipe.artifact
     if not report["reached"]:
         raise TargetMissed(
@@ -98,6 +116,32 @@ def _untrained(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
     seed = 1 if arguments.seed is None else arguments.seed
     return untrained.write(arguments.recipe, seed=seed, output=arguments.output)
+
+
+def _together(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """The same command in that many processes; the result is the first one's."""
+    flags = ("epochs", "seed", "data", "name", "output", "tensorboard", "log_level")
+    words: list[object] = ["train", arguments.recipe]
+    for flag in flags:
+        if (value := getattr(arguments, flag)) is not None:
+            words += [f"--{flag.replace('_', '-')}", value]
+    if arguments.restart:
+        words.append("--restart")
+    environments = [{"TF_CONFIG": text} for text in _clusters(arguments.workers)]
+    return side_by_side(*words, environments=environments)
+
+
+def _clusters(count: int) -> list[str]:
+    """A TF_CONFIG for each of so many workers on this machine, on ports that are free now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for held in sockets:
+            held.bind(("127.0.0.1", 0))
+        addresses = ["{}:{}".format(*held.getsockname()) for held in sockets]
+    return [
+        json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+        for index in range(count)
+    ]
 
 
 def show(result: Mapping[str, Any]) -> None:

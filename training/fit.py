@@ -12,7 +12,16 @@ import numpy as np
 import tensorflow as tf
 
 from ridgeline.errors import InvalidInput
-from training import checkpoint, datasets, multiply_adds, pretrained, tasks, transfer, zoo
+from training import (
+    checkpoint,
+    datasets,
+    multiply_adds,
+    pretrained,
+    tasks,
+    transfer,
+    workers,
+    zoo,
+)
 from training.augmentation import augmentation_layers, mix_up
 from training.checkpoint import Checkpoint, State
 from training.datasets import DataSet, Preprocessing, Samples
@@ -91,9 +100,11 @@ def fit(
 
     `watch` is told of each step. With `kept`, the run goes on where a killed one of the same recipe
     ended its last epoch, with the same result as without the kill; `logs` receives the curve for
-    TensorBoard. A run that diverges ends early. Raises CorruptData, and InvalidInput where network
-    and data do not fit.
+    TensorBoard. A run that diverges ends early. Where TF_CONFIG names several workers, each calls
+    this with the same recipe, and the outcome is the same for all (`training.workers`). Raises
+    CorruptData, and InvalidInput where network and data do not fit.
     """
+    team = workers.join()
     keras.utils.set_random_seed(recipe.seed)
     tf.config.experimental.enable_op_determinism()
     task = tasks.find(recipe.task)
@@ -113,7 +124,14 @@ def fit(
             )
             if recipe.transfer:
                 transfer.begin(network, transfer=recipe.transfer)
-            run = _Run(recipe, task=task, network=network, training=training, data=data)
+            run = _Run(
+                recipe,
+                task=task,
+                network=network,
+                training=training,
+                data=data,
+                team=team,
+            )
             state = run.go(validation, watch=watch, kept=kept, logs=logs)
             flops = run.step_flops * len(training) * len(state.curve)
     if recipe.precision != "float32":
@@ -145,16 +163,18 @@ class _Run:
         network: keras.Model,
         training: Samples,
         data: DataSet,
+        team: workers.Workers,
     ) -> None:
         if recipe.redrawn and not data.redraw:
             raise InvalidInput(
                 f"redrawn must be false: {recipe.dataset} has no samples but its own"
             )
-        self._recipe, self._training = recipe, training
+        self._recipe, self._training, self._team = recipe, training, team
         self._redraw = data.redraw if recipe.redrawn else None
         self._mixed = recipe.augmentation is not None and recipe.augmentation.mix_up > 0
         self._classes = len(data.classes)
-        self._steps = -(-len(training) // recipe.batch_size)
+        self._samples = team.whole(len(training), batch_size=recipe.batch_size)
+        self._steps = -(-self._samples // recipe.batch_size)
         layers = augmentation_layers(recipe.augmentation)
         # Augmentation is wrapped around the network, so that what is exported is the network alone.
         learner = task.learner(network)
@@ -172,7 +192,9 @@ class _Run:
         logs: Path | None,
     ) -> State:
         """All epochs, from the checkpoint on where there is one; the weights are then the best."""
+        self._team.wait()  # where it begins anew, the checkpoint is gone by now
         state = kept.read() if kept else None
+        self._team.check_same(len(state.curve) if state else 0)
         if state:
             self._enter_stage(len(state.curve) - 1)
             checkpoint.restore(self._variables, values=state.variables)
@@ -188,8 +210,8 @@ class _Run:
                 best = checkpoint.snapshot(self._learner.variables)
             points = [asdict(point) for point in curve]
             state = State(checkpoint.snapshot(self._variables), best, points, seconds)
-            write_logs(logs, point=curve[-1])
-            if kept:
+            write_logs(logs if self._team.is_chief else None, point=curve[-1])
+            if kept and self._team.is_chief:
                 kept.write(state)
         if best:
             checkpoint.restore(self._learner.variables, values=best)
@@ -207,6 +229,7 @@ class _Run:
                 transfer.optimizer_of(stage, recipe=self._recipe),
                 steps=transfer.length(place, recipe=self._recipe) * self._steps,
                 steps_per_epoch=self._steps,
+                team=self._team,
             ),
             loss=self._task.loss(),
             metrics=self._task.metrics(),
@@ -229,17 +252,20 @@ class _Run:
 
     def _epoch(self, curve: Sequence[Epoch], *, validation: Samples, watch: Watcher) -> Epoch:
         epoch, start_ns = len(curve), time.monotonic_ns()
-        teller = _Teller(self, watch=watch, curve=curve)
+        callbacks = [_Teller(self, watch=watch, curve=curve)]
+        if self._team.count == 1:  # else all of them end together, with the epoch
+            callbacks.append(keras.callbacks.TerminateOnNaN())
         learner = self._learner
         history = learner.fit(
             self._batches(epoch),
             epochs=epoch + 1,
             initial_epoch=epoch,
             shuffle=False,  # the order is drawn above
-            callbacks=[teller, keras.callbacks.TerminateOnNaN()],
+            callbacks=callbacks,
             verbose=0,
         ).history
-        figures = {name: float(values[-1]) for name, values in history.items()}
+        figures = self._team.agreed({name: float(values[-1]) for name, values in history.items()})
+        self._team.even_out(learner.non_trainable_variables)
         found = learner.evaluate(
             validation.inputs,
             self._shares(validation.labels),
@@ -252,7 +278,7 @@ class _Run:
             learning_rate=float(learner.optimizer.learning_rate),
             seconds=(time.monotonic_ns() - start_ns) / 1e9,
             **{name: figures[name] for name in ("loss", "accuracy") if name in figures},
-            **{f"val_{name}": float(value) for name, value in found.items()},
+            **{f"val_{name}": float(value) for name, value in self._team.agreed(found).items()},
         )
 
     def _batches(self, epoch: int) -> tf.data.Dataset:
@@ -263,9 +289,11 @@ class _Run:
         inputs = tf.constant(self._training.inputs)
         labels = tf.constant(self._shares(self._training.labels))
         order = np.random.default_rng([recipe.seed, epoch]).permutation(len(self._training))
+        order = order[: self._samples]
         places = tf.data.Dataset.from_tensor_slices(order).batch(recipe.batch_size).enumerate()
 
-        def gathered(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def gathered(step: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            chosen = self._team.part(batch)
             images, told = tf.gather(inputs, chosen), tf.gather(labels, chosen)
             if recipe.augmentation is None or not self._mixed:
                 return images, told
@@ -280,7 +308,7 @@ class _Run:
 
     def told(self, step: int, *, curve: Sequence[Epoch], elapsed_ns: int) -> Progress:
         """Where the run stands after that many steps of the epoch."""
-        samples = min(step * self._recipe.batch_size, len(self._training))
+        samples = min(step * self._recipe.batch_size, self._samples)
         return Progress(
             epoch=len(curve) + 1,
             epochs=self._recipe.epochs,

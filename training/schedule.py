@@ -6,23 +6,30 @@ import keras
 from keras import ops
 
 from training.recipe import Optimizer
+from training.workers import Workers, shared
 
 _DROPS = (0.5, 0.75)  # of the run: where `steps` divides the learning rate by ten
 
 
 def make_optimizer(
-    settings: Optimizer, *, steps: int, steps_per_epoch: int = 1
+    settings: Optimizer, *, steps: int, steps_per_epoch: int = 1, team: Workers | None = None
 ) -> keras.optimizers.Optimizer:
-    """The optimizer, with its learning rate on the schedule over `steps` steps."""
+    """The optimizer, with its learning rate on the schedule over `steps` steps.
+
+    In a team of workers it applies the mean of all their gradients.
+    """
+    team = team or Workers()
     warm_up_steps = round(settings.warm_up_epochs * steps_per_epoch)
     schedule = Schedule(settings, steps=steps, warm_up_steps=warm_up_steps)
     extras: dict[str, Any] = {"global_clipnorm": settings.clip_norm}
     if settings.weight_decay:
         extras["weight_decay"] = settings.weight_decay
     if settings.name == "adam":
-        optimizer = keras.optimizers.Adam(schedule, **extras)
+        optimizer = shared(keras.optimizers.Adam, workers=team)(schedule, **extras)
     else:
-        optimizer = keras.optimizers.SGD(schedule, momentum=settings.momentum, **extras)
+        optimizer = shared(keras.optimizers.SGD, workers=team)(
+            schedule, momentum=settings.momentum, **extras
+        )
     if settings.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
