@@ -75,7 +75,11 @@ class Flight:
         """The tensors of each answer of a step that may give any number of them."""
         with self._named(step):
             model = self._model_of(step)
-            responses = model.scheduler.stream(self._step_request(step, model))
+            request, tracer = self._step_request(step, model), self._request.tracer
+            if tracer is None:
+                responses = model.scheduler.stream(request)
+            else:
+                responses = tracer.stream(request, model)
             async with contextlib.aclosing(responses):
                 async for response in responses:
                     if response.outputs:  # else it is but the mark of the end
@@ -93,7 +97,11 @@ class Flight:
             request = self._step_request(step, model)
             self._uses.subtract(step.inputs.values())
             self._drop_unused()
-            response = await model.scheduler.infer(request)
+            tracer = self._request.tracer
+            if tracer is None:
+                response = await model.scheduler.infer(request)
+            else:
+                response = await tracer.infer(request, model)
             self.tensors.update(self._taken(step, response))
         self._drop_unused()
         self._start_ready(group)

@@ -1,7 +1,8 @@
 """What travels between a protocol and a batcher: one inference request and its response."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +17,16 @@ _OF_THE_SERVER = frozenset(
 _RESERVED_PREFIX = "triton_"
 
 
+class StepTracer(Protocol):
+    """Runs the steps of a traced request; `model` is the ReadyVersion of one."""
+
+    async def infer(self, request: "InferRequest", model: Any) -> "InferResponse":
+        """The one answer of a step."""
+
+    def stream(self, request: "InferRequest", model: Any) -> AsyncGenerator["InferResponse", None]:
+        """All answers of a step."""
+
+
 @dataclass(frozen=True, slots=True)
 class InferRequest:
     """One request, its tensors decoded, in the order in which the client sent them.
@@ -23,7 +34,8 @@ class InferRequest:
     An empty `model_version` asks for the newest; empty `outputs` ask for all. `deadline_ns` is on
     the monotonic clock (time.monotonic_ns); None where the client gave none. `priority` (0: the
     model's default, 1: the highest) and `timeout_ns` (None: the model's) are those of Triton's
-    schedule policy. `parameters` are all that the client gave, those included.
+    schedule policy. `parameters` are all that the client gave, those included. `tracer` is there
+    where the request is traced.
     """
 
     model_name: str
@@ -35,6 +47,7 @@ class InferRequest:
     priority: int = 0
     timeout_ns: int | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    tracer: StepTracer | None = None
 
     @property
     def custom_parameters(self) -> dict[str, Parameter]:

@@ -34,6 +34,7 @@ class TraceRecord:
     model_version: str
     request_id: str
     log_frequency: int
+    parent_id: int = 0  # 0 where the request is no step of another
     begin: tuple[Timestamp, ...] = ()
     tensors: tuple[TracedTensor, ...] = ()
     end: tuple[Timestamp, ...] = ()
@@ -48,6 +49,8 @@ class TraceRecord:
         about = {"id": self.id, "model_name": self.model_name}
         version = int(self.model_version) if self.model_version.isdigit() else self.model_version
         about["model_version"] = version
+        if self.parent_id:
+            about["parent_id"] = self.parent_id
         if self.request_id:
             about["request_id"] = self.request_id
         yield orjson.dumps(about)

@@ -28,6 +28,7 @@ _LIMITS = {
 }
 _WHOLE_NUMBER = re.compile("-?[0-9]{1,20}")
 _MAX_TENSOR_BYTES = 64 * 1024 * 1024  # of one request; what comes after is left out
+_MAX_ANSWERS = 1024  # of one request, whose times are told
 _SHOWN = 80
 
 
@@ -94,6 +95,8 @@ class _Trace:
     settings: TraceSettings
     began_ns: int
     inputs: Tensors
+    parent_id: int = 0  # of the request that this one is a step of
+    answered_ns: list[int] = field(default_factory=list)
     tensors: list[TracedTensor] = field(default_factory=list)
     tensor_bytes: int = 0
     last: InferResponse | None = None
@@ -106,6 +109,8 @@ class _Trace:
         if not self.last:
             self.keep("TENSOR_QUEUE_INPUT", self.inputs)
         self.last = response
+        if len(self.answered_ns) < _MAX_ANSWERS:
+            self.answered_ns.append(time.monotonic_ns())
         self.keep("TENSOR_BACKEND_OUTPUT", response.outputs)
 
     def keep(self, activity: str, tensors: Tensors) -> None:
@@ -127,12 +132,16 @@ class _Trace:
             begin.append(("REQUEST_START", self.began_ns))
             if self.last and self.last.queued_ns is not None:
                 begin.append(("QUEUE_START", self.last.queued_ns))
-            end = [*_compute(self.last, ended_ns=ended_ns), ("REQUEST_END", ended_ns)]
+            computed_ns = self.answered_ns[0] if self.answered_ns else ended_ns
+            end = _compute(self.last, ended_ns=computed_ns)
+            end += [("INFER_RESPONSE_COMPLETE", at_ns) for at_ns in self.answered_ns]
+            end.append(("REQUEST_END", ended_ns))
         return TraceRecord(
             id=self.id,
             model_name=model.name,
             model_version=model.version,
             request_id=request.id,
+            parent_id=self.parent_id,
             log_frequency=self.settings.log_frequency,
             begin=tuple(begin),
             tensors=tuple(self.tensors),
@@ -218,6 +227,31 @@ class Tracing:
         trace = self._begin(request, model.name)
         if trace is None:
             return await model.scheduler.infer(request)
+        return await self._infer(trace, request, model)
+
+    async def stream(
+        self, request: InferRequest, model: ReadyVersion
+    ) -> AsyncGenerator[InferResponse, None]:
+        """`model.scheduler.stream`, traced where it is the request's turn."""
+        trace = self._begin(request, model.name)
+        responses = (
+            model.scheduler.stream(request)
+            if trace is None
+            else self._stream(trace, request, model)
+        )
+        async with contextlib.aclosing(responses):
+            async for response in responses:
+                yield response
+
+    def close(self) -> None:
+        """Write what has been traced; blocks until that is done."""
+        if self._writer is not None:
+            self._writer.close()
+
+    async def _infer(
+        self, trace: _Trace, request: InferRequest, model: ReadyVersion
+    ) -> InferResponse:
+        request = replace(request, tracer=_Steps(self, trace))
         try:
             response = await model.scheduler.infer(request)
             trace.answered(response)
@@ -225,25 +259,23 @@ class Tracing:
             self._end(trace, request, model)
         return response
 
-    async def stream(
-        self, request: InferRequest, model: ReadyVersion
+    async def _stream(
+        self, trace: _Trace, request: InferRequest, model: ReadyVersion
     ) -> AsyncGenerator[InferResponse, None]:
-        """`model.scheduler.stream`, traced where it is the request's turn."""
-        trace = self._begin(request, model.name)
+        request = replace(request, tracer=_Steps(self, trace))
         try:
             async with contextlib.aclosing(model.scheduler.stream(request)) as responses:
                 async for response in responses:
-                    if trace is not None:
-                        trace.answered(response)
+                    trace.answered(response)
                     yield response
         finally:
-            if trace is not None:
-                self._end(trace, request, model)
+            self._end(trace, request, model)
 
-    def close(self) -> None:
-        """Write what has been traced; blocks until that is done."""
-        if self._writer is not None:
-            self._writer.close()
+    def _step_of(self, parent: _Trace, request: InferRequest) -> _Trace:
+        """The trace of a step: it is there where that of the whole is, and counts with it."""
+        self._traces += 1
+        now_ns = time.monotonic_ns()
+        return _Trace(self._traces, parent.settings, now_ns, request.inputs, parent_id=parent.id)
 
     def _sampler(self, model: str) -> _Sampler:
         return self._samplers.get(model) or self._samplers[""]
@@ -285,6 +317,26 @@ class Tracing:
             raise InvalidInput(
                 "the server was started without trace_file: there is nothing to trace into"
             )
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Traces the steps of a request as its children."""
+
+    tracing: Tracing
+    parent: _Trace
+
+    async def infer(self, request: InferRequest, model: ReadyVersion) -> InferResponse:
+        """The one answer of a step."""
+        trace = self.tracing._step_of(self.parent, request)
+        return await self.tracing._infer(trace, request, model)
+
+    def stream(
+        self, request: InferRequest, model: ReadyVersion
+    ) -> AsyncGenerator[InferResponse, None]:
+        """All answers of a step."""
+        trace = self.tracing._step_of(self.parent, request)
+        return self.tracing._stream(trace, request, model)
 
 
 def tracing_of(settings: ServeSettings) -> Tracing:

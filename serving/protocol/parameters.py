@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from ridgeline.errors import InvalidInput, Malformed
 from serving.request import Parameter
@@ -13,6 +13,7 @@ EMPTY_FINAL = "triton_enable_empty_final_response"
 _RESERVED_PREFIX = "triton_"
 _KINDS = (bool, int, float, str)
 _MOST = 2**63
+_NS_PER_US = 1000
 _MAX_NAME_CHARACTERS = 100  # in an error text
 
 
@@ -37,21 +38,34 @@ def checked_parameters(
     return parameters
 
 
-def schedule_parameters(parameters: Mapping[str, Any]) -> dict[str, int]:
+class Schedule(TypedDict, total=False):
+    """What the parameters of the schedule policy say, by the names that a request has for it."""
+
+    priority: int
+    timeout_ns: int
+
+
+def schedule_parameters(parameters: Mapping[str, Any]) -> Schedule:
     """`priority` and `timeout_ns` of a request, from its parameters of the schedule policy.
 
     As in Triton, `priority` is 0 for the default and 1 for the highest, `timeout` is microseconds.
-    Raises InvalidInput where one of them is no whole number, or negative.
+    Raises Malformed where one of them is no whole number, or negative.
     """
-    found = {}
-    for name, key, scale in (("priority", "priority", 1), ("timeout", "timeout_ns", 1000)):
-        value = parameters.get(name)
-        if value is None:
-            continue
-        if type(value) is not int or not 0 <= value < _MOST:
-            raise Malformed(
-                f"the parameter {name!r} must be a whole number, not negative, "
-                f"received {reprlib.repr(value)}"
-            )
-        found[key] = value * scale
+    found: Schedule = {}
+    if (priority := _whole_number(parameters, "priority")) is not None:
+        found["priority"] = priority
+    if (timeout_us := _whole_number(parameters, "timeout")) is not None:
+        found["timeout_ns"] = timeout_us * _NS_PER_US
     return found
+
+
+def _whole_number(parameters: Mapping[str, Any], name: str) -> int | None:
+    value = parameters.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value < _MOST:
+        raise Malformed(
+            f"the parameter {name!r} must be a whole number, not negative, "
+            f"received {reprlib.repr(value)}"
+        )
+    return value

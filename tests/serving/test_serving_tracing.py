@@ -66,6 +66,7 @@ async def test_a_request_is_told_with_the_times_of_its_batch(path):
         if "timestamps" in event
     }
     assert (stamps["QUEUE_START"], stamps["COMPUTE_START"]) == (9, 10)
+    assert stamps["COMPUTE_END"] < stamps["INFER_RESPONSE_COMPLETE"] <= stamps["REQUEST_END"]
     computed = ("COMPUTE_INPUT_END", "COMPUTE_OUTPUT_START", "COMPUTE_END")
     assert [stamps[name] for name in computed] == [11, 13, 16]
     assert [event["tensor"]["data"] for event in events if "tensor" in event] == ["1.5", "2.0"]
@@ -88,6 +89,57 @@ async def test_every_answer_of_a_stream_is_told(path):
     assert len(answers) == 2
     names = _names(_written(tracing, path))
     assert names == ["TENSOR_QUEUE_INPUT", *["TENSOR_BACKEND_OUTPUT"] * 2]
+
+
+@pytest.mark.anyio
+async def test_the_time_of_each_answer_is_told_up_to_a_bound(path, monkeypatch):
+    monkeypatch.setattr("serving.tracing._MAX_ANSWERS", 2)
+    tracing = Tracing(file=path, settings=TraceSettings(("TIMESTAMPS",), trace_rate=1))
+    [_ async for _ in tracing.stream(ASKED, Model([1], [2], [3]))]
+
+    names = _names(_written(tracing, path))
+    assert names.count("INFER_RESPONSE_COMPLETE") == 2
+    assert names[-1] == "REQUEST_END"
+
+
+ENSEMBLE = """
+platform: "ensemble"
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: [ 2 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 2 ] }
+ensemble_scheduling { step [
+  { model_name: "first" model_version: -1
+    input_map { key: "x" value: "x" } output_map { key: "y" value: "between" } },
+  { model_name: "second" model_version: -1
+    input_map { key: "x" value: "between" } output_map { key: "y" value: "y" } }
+] }
+"""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_steps_of_an_ensemble_are_children_of_its_trace(
+    repository, models, settings, path, streamed
+):
+    for name in ("first", "second"):
+        repository.add(name, models.identity(), config="max_batch_size: 8")
+    (repository.root / "e" / "1").mkdir(parents=True)
+    (repository.root / "e" / "config.pbtxt").write_text(ENSEMBLE)
+    registry = Registry(settings)
+    await registry.load()
+    tracing = Tracing(file=path, settings=TraceSettings(("TIMESTAMPS",), 1, 1))
+    request = InferRequest("e", {"x": np.ones((1, 2), np.float32)})
+
+    if streamed:
+        [_ async for _ in tracing.stream(request, registry.find("e"))]
+    else:
+        await tracing.infer(request, registry.find("e"))
+    await registry.close(drain_seconds=10)
+
+    about = [event for event in _written(tracing, path) if "model_name" in event]
+    found = {event["model_name"]: (event["id"], event.get("parent_id")) for event in about}
+    assert found == {"e": (1, None), "first": (2, 1), "second": (3, 1)}
+    assert tracing.table()["trace_count"] == "0"  # the steps count with the whole
 
 
 @pytest.mark.anyio
