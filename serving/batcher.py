@@ -2,68 +2,40 @@
 
 Requests wait in the event loop; a batch runs in a worker thread, one per instance, so that the loop
 never blocks. How long batches take is learned, and a request that could not be answered in time is
-refused at the door (`admission.py`). Knows neither gRPC nor HTTP nor ONNX.
+refused at the door (`door.py`). Knows neither gRPC nor HTTP nor ONNX.
 """
 
 import asyncio
 import functools
 import logging
-import operator
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
 
-import numpy as np
 from mypy_extensions import mypyc_attr
 
 from ridgeline.errors import DeadlineExceeded, Overloaded, RidgelineError, Unavailable
 from ridgeline.model import ModelSpec
-from serving.admission import Admission, Verdict
+from serving.admission import Admission
+from serving.alarm import Alarm
 from serving.completions import MOST_DOZE_NS
+from serving.door import Door
 from serving.engine import Engine
-from serving.job import BatchOutputs, Job, Part
-from serving.packing import Packer
-from serving.policy import BatchPolicy, QueuePolicy
+from serving.execution import BatchRunner, Run
+from serving.job import BatchOutputs, Job, collected
+from serving.policy import BatchPolicy
 from serving.service_time import ServiceTime
-from serving.statistics import BatchTimes, FailureReason, ModelStatistics
-from serving.waiting import Batch, WaitingRoom, key_of, last_key_of, level_of
+from serving.statistics import FailureReason, ModelStatistics
+from serving.waiting import Batch, WaitingRoom, last_key_of, level_of
 from serving.workers import EngineBudget, Workers
 
 logger = logging.getLogger(__name__)
 
-_NS_PER_S = 1_000_000_000
-_NS_PER_MS = 1_000_000
-_LEAST_STEP_NS = 100_000
 _LEAST_WAKE_NS = 1_000_000
-_MAX_REFUSALS = 256  # that are remembered
 AT_ONCE_NS = 150_000  # a batch so short runs in the event loop: a thread would cost more
 _LONELY_REQUESTS, _LONELY_FACTOR = 8, 14  # after so many that came one at a time, so much longer
 _SOON_NS = 1_000_000  # an instance that is free by then is given its next batch beforehand
 _LONELY_GAP_NS = 60_000  # one that comes sooner after such a batch has waited for its end
-
-
-class EngineFault(Exception):
-    """The engine failed on a request; its cause is the engine's own error."""
-
-
-_NO_TIMES = BatchTimes(0, 0, 0)
-
-
-@dataclass(slots=True)
-class _Run:
-    """A batch that is with the engine, and what became of it: outputs or an error."""
-
-    batch: Batch
-    started_ns: int
-    expected_ns: int
-    alone: bool = False
-    begun: bool = False
-    outputs: BatchOutputs | None = None
-    error: Exception | None = None
-    times: BatchTimes = _NO_TIMES
-    retried: "Sequence[_Run]" = ()  # its requests one by one, where the batch failed
-    ended: bool = False
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -74,7 +46,7 @@ class Batcher:
     in nanoseconds. `service_time` may hold what was learned while warming up. A refused request
     raises `refusal`. A batch expected to take `at_once_ns` at most runs in the event loop, which is
     for engines whose time does not depend on the data (0: none); with that exception, everything
-    but `_execute` happens there.
+    but the run itself happens there.
     """
 
     def __init__(
@@ -93,14 +65,13 @@ class Batcher:
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._engine = engine
+        self._runner = BatchRunner(engine, spec=spec, clock=clock)
         self._spec = spec
         self._policy = policy
         self._statistics = statistics
-        self._refusal = refusal
         self._at_once_ns = at_once_ns
         self._clock = clock
         self._max_rows = spec.max_batch_size if spec.batches else 1
-        self._packer = Packer(spec)
         self._names = [tensor.name for tensor in spec.outputs]
         self._room = WaitingRoom()
         self._admission = Admission(
@@ -110,25 +81,28 @@ class Batcher:
             service_time=service_time,
             ordered_by_deadline=not policy.preserve_ordering,
         )
+        self._door = Door(
+            name=spec.name,
+            policy=policy,
+            room=self._room,
+            admission=self._admission,
+            refusal=refusal,
+        )
         self._instances, self._ahead = instances, ahead
         self._most_rows = self._max_rows  # of a batch of several requests
         self._splits = True  # whether a request that does not fit as a whole may run in parts
-        self._running: list[_Run] = []
-        self._unsettled: deque[_Run] = deque()  # in the order of starting, where that is kept
+        self._running: list[Run] = []
+        self._unsettled: deque[Run] = deque()  # in the order of starting, where that is kept
         self._budget = budget or EngineBudget(instances)
         self._completions = self._budget.completions
         self._workers = Workers(
             instances, name=f"engine-{spec.name}", completions=self._completions
         )
-        self._in_level = [0] * (policy.levels + 1)
         self._dispatch_is_due = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ns = 0
-        self._closing = False
+        self._alarm = Alarm(self._wake, clock=clock)
         self._unanswered = 0
         self._engine_time = service_time.copy() if service_time else ServiceTime(self._max_rows)
         self._lonely = self._at_once_end_ns = 0
-        self._refusals: dict[Hashable, tuple[bytes, int]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -151,7 +125,7 @@ class Batcher:
         """
         now_ns = self._clock()
         try:
-            level = self._place(job, now_ns=now_ns)
+            level = self._door.admit(job, now_ns=now_ns)
         except RidgelineError:
             self._statistics.record_failure(FailureReason.REJECTED)
             self._rest(now_ns)
@@ -159,11 +133,11 @@ class Batcher:
         came_alone = not self._unanswered and now_ns > self._at_once_end_ns + _LONELY_GAP_NS
         self._lonely = self._lonely + 1 if came_alone else 0
         self._room.add(job)
-        self._in_level[level] += 1
+        self._door.in_level[level] += 1
         self._unanswered += 1
         self._idle.clear()
-        if job.deadline_ns is not None and (self._timer is None or job.due_ns < self._timer_ns):
-            self._wake_at(job.due_ns)
+        if job.deadline_ns is not None:
+            self._alarm.set(job.due_ns)
         if self._dispatch_is_due:
             return
         if self._may_start(self._room.lanes[job.shape_key].rows, now_ns=now_ns):
@@ -178,21 +152,16 @@ class Batcher:
 
         Counts as a refusal. Under overload it spares most requests from being judged.
         """
-        known = self._refusals.get(kind)
-        if known is None:
-            return None
         now_ns = self._clock()
-        if now_ns >= known[1]:
-            return None
-        self._statistics.record_failure(FailureReason.REJECTED)
-        self._rest(now_ns)
-        return known[0]
+        answer = self._door.refusal_of(kind, now_ns=now_ns)
+        if answer is not None:
+            self._statistics.record_failure(FailureReason.REJECTED)
+            self._rest(now_ns)
+        return answer
 
     def remember_refusal(self, kind: Hashable, answer: bytes, *, retry_after_ns: int) -> None:
         """Keep what a front end answered, until the queue moves or it is time to try again."""
-        if len(self._refusals) >= _MAX_REFUSALS:
-            self._refusals.clear()
-        self._refusals[kind] = (answer, self._clock() + retry_after_ns)
+        self._door.remember_refusal(kind, answer, until_ns=self._clock() + retry_after_ns)
 
     def cancel(self, job: Job) -> None:
         """Drop a request whose caller has gone; its batch mates notice nothing."""
@@ -208,86 +177,16 @@ class Batcher:
 
         What the engine has not finished by then is cut short, and its callers receive the fault.
         """
-        self._closing = True
+        self._door.closed = True
         self._dispatch()  # what waits for a larger batch waits no longer
         try:
             await asyncio.wait_for(self._idle.wait(), drain_seconds)
         except TimeoutError:
             for job in self._waiting():
                 self._refuse(job, Unavailable(f"model {self._spec.name!r} is stopping"))
-        if self._timer:
-            self._timer.cancel()
+        self._alarm.cancel()
         self._engine.stop()
         await asyncio.to_thread(self._workers.close)
-
-    # --- at the door ----------------------------------------------------------------------------
-
-    def _place(self, job: Job, *, now_ns: int) -> int:
-        """Give a request its deadline and its place, or refuse it; returns its priority level."""
-        policy = self._policy
-        if self._closing:
-            raise Unavailable(f"model {self._spec.name!r} is stopping and takes no new requests")
-        level = policy.level_of(job.priority)
-        queue = policy.queues[level]
-        if self._in_level[level] >= queue.max_requests:
-            raise self._refused(
-                f"Exceeds maximum queue size of {queue.max_requests} waiting requests"
-            )
-        if self._room.size_bytes + job.size_bytes > policy.max_queue_bytes and self._room.count:
-            raise self._refused(
-                f"the waiting requests hold {self._room.size_bytes} bytes, "
-                f"at most {policy.max_queue_bytes} may wait"
-            )
-        job.arrived_ns = now_ns
-        order_ns = self._set_deadline(job, queue, now_ns=now_ns)
-        job.key = key_of(level=level, due_ns=order_ns, now_ns=now_ns)
-        verdict = self._admission.judge(job, now_ns=now_ns)
-        if verdict is not None:
-            raise self._told(verdict)
-        return level
-
-    def _set_deadline(self, job: Job, queue: QueuePolicy, *, now_ns: int) -> int:
-        """Find the earliest of all deadlines; returns what decides about its place in the queue."""
-        policy = self._policy
-        due_ns = job.deadline_ns
-        timeout_ns = queue.timeout_ns
-        if job.timeout_ns and queue.overridable:
-            timeout_ns = min(timeout_ns or job.timeout_ns, job.timeout_ns)
-        limit_ns = 0 if queue.delays else timeout_ns
-        if policy.budget_ns:
-            limit_ns = min(limit_ns or policy.budget_ns, policy.budget_ns)
-        if limit_ns and (due_ns is None or now_ns + limit_ns < due_ns):
-            due_ns = now_ns + limit_ns
-        job.deadline_ns, job.timeout_ns = due_ns, timeout_ns
-        job.due_ns = now_ns + policy.patience_ns if due_ns is None else due_ns
-        if policy.preserve_ordering:
-            return now_ns
-        if queue.delays and timeout_ns:
-            return now_ns + timeout_ns
-        return job.due_ns
-
-    def _refused(self, reason: str) -> Unavailable:
-        """A full queue; a batch later there is room again."""
-        return self._refusal(
-            f"model {self._spec.name!r}: {reason}; send it again later",
-            retry_after_ns=self._admission.turn_ns,
-        )
-
-    def _told(self, verdict: Verdict) -> RidgelineError:
-        """A refusal in words; rounded, so that the front ends put equal ones into bytes once."""
-        name = self._spec.name
-        if verdict.hopeless:
-            needed_ms = _rounded(verdict.needed_ns) / _NS_PER_MS
-            return DeadlineExceeded(
-                f"model {name!r} takes about {needed_ms:g} ms for this request alone: "
-                "more than its deadline leaves"
-            )
-        retry_after_ns = _rounded(verdict.retry_after_ns)
-        return self._refusal(
-            f"model {name!r} has too much to do to answer this request, or one that it let in "
-            f"before, in time; send it again in {retry_after_ns / _NS_PER_MS:g} ms",
-            retry_after_ns=retry_after_ns,
-        )
 
     # --- to the engine --------------------------------------------------------------------------
 
@@ -378,8 +277,8 @@ class Batcher:
             return self._max_rows
         turn_ns = int(self._admission.turn_ns * self._admission.caution)
         until_ns = min(first.arrived_ns + policy.delay_ns, first.due_ns - turn_ns)
-        if now_ns < until_ns and not self._closing:
-            self._wake_at(until_ns)
+        if now_ns < until_ns and not self._door.closed:
+            self._alarm.set(until_ns)
             return 0
         return most_rows
 
@@ -387,7 +286,7 @@ class Batcher:
         """Requests that have left the queue; one that priorities hid until it was late is told."""
         for job in batch.jobs:
             if job.rows_taken == job.rows:
-                self._in_level[level_of(job.key)] -= 1
+                self._door.in_level[level_of(job.key)] -= 1
             if job.deadline_ns is not None and now_ns >= job.deadline_ns:
                 self._expire(job)
 
@@ -395,19 +294,19 @@ class Batcher:
         begin_ns = max(now_ns, self._free_at())
         expected_ns = self._admission.expect(batch, begin_ns=begin_ns)
         alone = not self._running and not self._room.count
-        run = _Run(batch, started_ns=now_ns, expected_ns=expected_ns, alone=alone)
-        self._refusals.clear()
+        run = Run(batch, started_ns=now_ns, expected_ns=expected_ns, alone=alone)
+        self._door.forget_refusals()
         self._running.append(run)
         if self._policy.preserve_ordering:
             self._unsettled.append(run)
         self._admission.engine_free_ns = self._free_at()
         if alone and self._goes_at_once(batch):
-            self._execute(run)
+            self._runner.execute(run)
             self._deliver(run)
             self._at_once_end_ns = self._clock()
             return
         self._workers.run(
-            functools.partial(self._execute, run), done=functools.partial(self._deliver, run)
+            functools.partial(self._runner.execute, run), done=functools.partial(self._deliver, run)
         )
 
     def _goes_at_once(self, batch: Batch) -> bool:
@@ -422,62 +321,13 @@ class Batcher:
         limit_ns = self._at_once_ns * (_LONELY_FACTOR if lonely else 1)
         return 0 < self._engine_time.predict_ns(batch.rows) <= limit_ns
 
-    def _execute(self, run: _Run) -> None:
-        """Run a batch in a worker thread; where it fails, each request alone. Never raises."""
-        run.started_ns, run.begun = self._clock(), True
-        if any(job.done for job in run.batch.jobs):  # they left while waiting for the thread
-            run.batch = run.batch.without_done()
-        batch = run.batch
-        if not batch.jobs:
-            return
-        try:
-            self._run_together(run)
-        except Exception as error:  # noqa: BLE001 - whatever a kernel raises belongs to its callers
-            run.times = BatchTimes(0, self._clock() - run.started_ns, 0)
-            if len(batch.jobs) == 1:
-                run.error = _fault(error, model=self._spec.name)
-                return
-            run.retried = [
-                _Run(Batch([job], last - first, {job: first}, last - first), run.started_ns, 0)
-                for job, first, last in batch.parts()
-                if not job.done
-            ]
-            for alone in run.retried:
-                self._execute(alone)
-
-    def _run_together(self, run: _Run) -> None:
-        begin_ns = time.perf_counter_ns()
-        inputs = self._packer.pack(run.batch)
-        packed_ns = time.perf_counter_ns()
-        names = self._wanted(run.batch.jobs)
-        arrays = self._engine.run(inputs, outputs=names, alone=run.alone)
-        ran_ns = time.perf_counter_ns()
-        if self._spec.batches:
-            _check_rows(arrays, names=names, rows=run.batch.rows, model=self._spec.name)
-        run.times = BatchTimes(
-            compute_input_ns=packed_ns - begin_ns,
-            compute_infer_ns=ran_ns - packed_ns,
-            compute_output_ns=time.perf_counter_ns() - ran_ns,
-            started_ns=run.started_ns,
-        )
-        run.outputs = BatchOutputs(names, arrays, count=run.batch.rows, times=run.times)
-
-    def _wanted(self, jobs: Sequence[Job]) -> list[str]:
-        """The outputs that at least one request of the batch asks for, in the model's order."""
-        asked: set[str] = set()
-        for job in jobs:
-            if not job.outputs:
-                return self._names
-            asked.update(job.outputs)
-        return [name for name in self._names if name in asked]
-
     # --- back to the callers --------------------------------------------------------------------
 
-    def _deliver(self, run: _Run) -> None:
+    def _deliver(self, run: Run) -> None:
         """A batch has ended: answer its callers; where asked, not before those of earlier ones."""
         now_ns = self._clock()
         run.ended = True
-        self._refusals.clear()
+        self._door.forget_refusals()
         self._running.remove(run)
         if len(self._running) < self._instances:
             self._budget.end()  # else a batch that waited takes over
@@ -494,7 +344,7 @@ class Batcher:
             while self._unsettled and self._unsettled[0].ended:
                 self._settle(self._unsettled.popleft(), now_ns=now_ns)
 
-    def _settle(self, run: _Run, *, now_ns: int) -> None:
+    def _settle(self, run: Run, *, now_ns: int) -> None:
         if run.outputs is not None:
             self._answer(run, run.outputs, now_ns=now_ns)
         elif run.batch.jobs:  # it failed, and is an execution all the same
@@ -508,7 +358,7 @@ class Batcher:
         for alone in run.retried:
             self._settle(alone, now_ns=now_ns)
 
-    def _answer(self, run: _Run, outputs: BatchOutputs, *, now_ns: int) -> None:
+    def _answer(self, run: Run, outputs: BatchOutputs, *, now_ns: int) -> None:
         """Give every request of a run its rows, and count them."""
         started_ns, counted, rows = run.started_ns, [], 0
         place = 0  # of the request's rows in the outputs
@@ -518,10 +368,11 @@ class Batcher:
                 continue
             whole, end = outputs, place
             if last - first != job.rows:
-                collected = self._collected(job, (first, outputs, begin, place))
-                if collected is None:
+                part = (first, outputs, begin, place)
+                parts = collected(job, part, names=self._names)
+                if parts is None:
                     continue
-                whole, begin, end = collected, 0, job.rows
+                whole, begin, end = parts, 0, job.rows
             job.done = True
             self._admission.finished(job, now_ns=now_ns)
             counted.append((now_ns - job.arrived_ns, started_ns - job.arrived_ns))
@@ -533,20 +384,6 @@ class Batcher:
             self._answered()
         self._statistics.record_batch(run.times, rows=run.batch.rows)
         self._statistics.record_answers(run.times, rows=rows, requests=counted)
-
-    def _collected(self, job: Job, part: Part) -> BatchOutputs | None:
-        """The outputs of a request that ran in parts, once all of them are there."""
-        parts = job.parts = [*(job.parts or ()), part]
-        if sum(end - begin for _, _, begin, end in parts) < job.rows:
-            return None
-        parts.sort(key=lambda part: part[0])  # several instances may end in any order
-        pieces = [outputs.rows(begin, end) for _, outputs, begin, end in parts]
-        names = job.outputs or self._names
-        arrays = [np.concatenate([piece[name] for piece in pieces]) for name in names]
-        times = functools.reduce(
-            operator.add, (part.times for _, part, _, _ in parts if part.times)
-        )
-        return BatchOutputs(names, arrays, count=job.rows, times=times)
 
     # --- those that leave early -----------------------------------------------------------------
 
@@ -567,9 +404,9 @@ class Batcher:
 
     def _leave(self, job: Job) -> None:
         """Take a request out of the waiting room, if it is still there."""
-        self._refusals.clear()
+        self._door.forget_refusals()
         if self._room.remove(job):
-            self._in_level[level_of(job.key)] -= 1
+            self._door.in_level[level_of(job.key)] -= 1
 
     def _record_failure(self, job: Job, reason: FailureReason) -> None:
         """Count a request that was accepted and gets no answer."""
@@ -599,19 +436,8 @@ class Batcher:
             return 0
         return sorted(run.expected_ns for run in self._running)[waiting]
 
-    def _wake_at(self, at_ns: int) -> None:
-        """Look at the waiting requests again at that moment, or earlier."""
-        if self._timer and at_ns >= self._timer_ns:
-            return
-        if self._timer:
-            self._timer.cancel()
-        self._timer_ns = at_ns
-        delay_s = max(0, at_ns - self._clock()) / _NS_PER_S
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
-
     def _wake(self) -> None:
         """Answer those whose deadline has passed, also while the engine is busy."""
-        self._timer = None
         now_ns = self._clock()
         lanes = list(self._room.lanes.values())
         next_ns = [at_ns for lane in lanes if (at_ns := lane.next_due_ns(now_ns)) is not None]
@@ -625,40 +451,6 @@ class Batcher:
             else:
                 next_ns.append(job.deadline_ns)
         if next_ns:
-            self._wake_at(max(min(next_ns), now_ns + _LEAST_WAKE_NS))
+            self._alarm.set(max(min(next_ns), now_ns + _LEAST_WAKE_NS))
         if self._room.count and not self._dispatch_is_due:
             self._dispatch()
-
-
-def _rounded(duration_ns: int) -> int:
-    """The next of 0.1, 0.2, 0.5, 1, 2, 5, ... ms."""
-    step = _LEAST_STEP_NS
-    while True:
-        for digit in (1, 2, 5):
-            if digit * step >= duration_ns:
-                return digit * step
-        step *= 10
-
-
-def _check_rows(
-    arrays: Sequence[np.ndarray], *, names: Sequence[str], rows: int, model: str
-) -> None:
-    """An output without one row per sample cannot be divided among callers."""
-    for name, array in zip(names, arrays, strict=True):
-        if not array.ndim or array.shape[0] != rows:
-            raise EngineFault(
-                f"output {name!r} of model {model!r} has shape {list(array.shape)} "
-                f"for a batch of {rows} rows; expected {rows} rows"
-            )
-
-
-def _fault(error: Exception, *, model: str) -> Exception:
-    """What the caller receives for what the engine raised."""
-    if isinstance(error, EngineFault):
-        return error
-    fault = type(error) if isinstance(error, RidgelineError) else EngineFault
-    answer = fault(f"model {model!r}: {error}")
-    if isinstance(answer, Unavailable) and isinstance(error, Unavailable):
-        answer.retry_after_ns = error.retry_after_ns
-    answer.__cause__ = error
-    return answer

@@ -23,8 +23,11 @@ SUFFIX: str = sysconfig.get_config_var("EXT_SUFFIX")
 
 MODULES = (
     "serving.admission",
+    "serving.alarm",
     "serving.batcher",
     "serving.completions",
+    "serving.door",
+    "serving.execution",
     "serving.job",
     "serving.packing",
     "serving.service_time",
@@ -35,6 +38,10 @@ MODULES = (
     "serving.protocol.grpc_known",
     "serving.protocol.grpc_wire",
     "serving.protocol.http2",
+    "serving.protocol.http2_frames",
+    "serving.protocol.http2_headers",
+    "serving.protocol.http2_receiving",
+    "serving.protocol.http2_sending",
     "serving.protocol.http_job",
     "serving.protocol.http_known",
     "serving.protocol.uploads",

@@ -18,7 +18,8 @@ from ridgeline.repository import RepositoryModel, look_up, scan
 from serving.loading import dependencies_of
 from serving.marks import glance
 from serving.override import Override, OverrideFolder, overridden
-from serving.registry import LoadFault, Registry, State
+from serving.registry import Registry
+from serving.served import LoadFault, State
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from ridgeline.model import ModelSpec
 from serving.control import ModelControl
 from serving.forwarding import HeaderForwarding
 from serving.log_settings import LogControl
-from serving.registry import Registry, UnknownVersion
+from serving.registry import Registry
 from serving.request import InferRequest, InferResponse
+from serving.served import UnknownVersion
 from serving.shared_memory import Regions
 from serving.tracing import TraceValue, tracing_of
 from serving.version import ReadyVersion

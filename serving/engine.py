@@ -54,10 +54,11 @@ def built_nicely(build: Callable[[], T]) -> T:
 
     A thread inherits its niceness from the one that starts it.
     """
-    with ThreadPoolExecutor(1, initializer=_be_nice) as thread:
+    with ThreadPoolExecutor(1, initializer=yield_to_event_loop) as thread:
         return thread.submit(build).result()
 
 
-def _be_nice() -> None:
+def yield_to_event_loop() -> None:
+    """Let whoever reads requests go first where cores are short: refusing one must not wait."""
     with contextlib.suppress(OSError):  # it is a help, not a need
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequen
 
 import numpy as np
 
-from serving.batcher import EngineFault
 from serving.ensemble import Step
+from serving.execution import EngineFault
 from serving.request import InferRequest, InferResponse, Tensors
 from serving.statistics import BatchTimes
 from serving.version import ReadyVersion

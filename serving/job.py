@@ -4,6 +4,8 @@ A front end makes a subclass that sends the answer; nothing else stands between 
 """
 
 import asyncio
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -181,3 +183,19 @@ class FutureJob(Job):
         """Let the future raise."""
         if not self.future.done():
             self.future.set_exception(error)
+
+
+def collected(job: Job, part: Part, *, names: Sequence[str]) -> BatchOutputs | None:
+    """The outputs of a request that ran in parts, once all of them are there; else None.
+
+    `names` are those of all outputs of the model.
+    """
+    parts = job.parts = [*(job.parts or ()), part]
+    if sum(end - begin for _, _, begin, end in parts) < job.rows:
+        return None
+    parts.sort(key=lambda part: part[0])  # several instances may end in any order
+    pieces = [outputs.rows(begin, end) for _, outputs, begin, end in parts]
+    wanted = job.outputs or names
+    arrays = [np.concatenate([piece[name] for piece in pieces]) for name in wanted]
+    times = functools.reduce(operator.add, (part.times for _, part, _, _ in parts if part.times))
+    return BatchOutputs(wanted, arrays, count=job.rows, times=times)

@@ -20,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.registry import Registry, State
+from serving.registry import Registry
+from serving.served import State
 from serving.statistics import NS_PER_US, FailureReason, Histogram, ModelStatistics
 from serving.version import ReadyVersion
 

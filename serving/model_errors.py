@@ -8,7 +8,7 @@ from ridgeline.errors import (
     Unavailable,
     Unsupported,
 )
-from serving.batcher import EngineFault
+from serving.execution import EngineFault
 
 
 class UnknownFault(RidgelineError):

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from ridgeline.errors import DeadlineExceeded, RidgelineError, Unavailable
-from serving.batcher import EngineFault
+from serving.execution import EngineFault
 from serving.model_errors import error_of
 from serving.python_process import PythonProcess, Received, WorkerDied, WorkerTask
 from serving.python_worker.wire import Message

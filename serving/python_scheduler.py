@@ -11,8 +11,8 @@ import numpy as np
 
 from ridgeline.errors import DeadlineExceeded, InvalidInput, RidgelineError, Unsupported
 from ridgeline.model import ModelSpec
-from serving.batcher import EngineFault
 from serving.contract import check
+from serving.execution import EngineFault
 from serving.python_engine import PythonEngine, outcome_of
 from serving.python_process import PythonProcess, Received
 from serving.python_worker.wire import Message

@@ -6,18 +6,18 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import Enum
 
 from ridgeline.errors import InvalidInput, NotFound, RidgelineError, Unavailable
 from ridgeline.repository import RepositoryModel, scan
+from serving.engine import yield_to_event_loop
 from serving.loading import in_load_order, load_version, versions_to_serve
 from serving.marks import version_mark
 from serving.override import OverrideFolder
+from serving.served import LoadFault, ServedVersion, State, of_number, ready_of
 from serving.settings import ServeSettings
 from serving.statistics import ModelStatistics
 from serving.version import LoadedVersion, ReadyVersion, Stoppable, Surroundings, in_closing_order
-from serving.workers import EngineBudget, yield_to_event_loop
+from serving.workers import EngineBudget
 
 logger = logging.getLogger(__name__)
 
@@ -26,40 +26,6 @@ _NS_PER_S = 1_000_000_000
 
 _PATIENT_S = 10 * 365 * 24 * 3600  # a version that is replaced may answer all it has accepted
 _UNREADABLE = (RidgelineError, OSError, UnicodeDecodeError)
-
-
-class LoadFault(RidgelineError):
-    """The repository does not hold the model, or nothing that can be looked at as one."""
-
-
-class UnknownVersion(NotFound):
-    """There is no such version: it is no number."""
-
-
-class State(Enum):
-    """The state of a model version, in the words of Triton's repository index."""
-
-    LOADING = "LOADING"
-    READY = "READY"
-    UNLOADING = "UNLOADING"
-    UNAVAILABLE = "UNAVAILABLE"
-
-
-@dataclass
-class ServedVersion:
-    """One version of a model and its state; `ready` is there exactly while it is READY.
-
-    `mark` tells the files that it was loaded from; `folder` holds them where they are temporary.
-    """
-
-    name: str
-    version: str
-    state: State = State.LOADING
-    reason: str = "it is still loading"
-    ready: ReadyVersion | None = None
-    load_ns: int = 0
-    mark: bytes = b""
-    folder: OverrideFolder | None = None
 
 
 class Registry:
@@ -144,13 +110,13 @@ class Registry:
             raise NotFound(f"Request for unknown model: {name!r} is not found")
         versions = self._models[name]
         if version:
-            return _ready(_of_number(versions, name=name, version=version))
+            return ready_of(of_number(versions, name=name, version=version))
         ready = [number for number, served in versions.items() if served.state is State.READY]
         if ready:
-            return _ready(versions[max(ready)])
+            return ready_of(versions[max(ready)])
         newest = versions[max(versions)]
         if newest.state is State.LOADING or self._closing:
-            return _ready(newest)
+            return ready_of(newest)
         raise NotFound(
             f"model {name!r} has no available versions: version {newest.version} "
             f"is unavailable: {newest.reason}"
@@ -345,22 +311,3 @@ class Registry:
 def _marks_of(model: RepositoryModel) -> dict[int, bytes]:
     """The versions to serve, and what tells whether their files have changed. Blocks."""
     return {number: version_mark(model, version=number) for number in versions_to_serve(model)}
-
-
-def _of_number(versions: dict[int, ServedVersion], *, name: str, version: str) -> ServedVersion:
-    for served in versions.values():
-        if served.version == version:
-            return served
-    kind = NotFound if version.isdecimal() else UnknownVersion  # Triton's codes tell them apart
-    raise kind(
-        f"Request for unknown model: {name!r} version {version!r} is not found; "
-        f"served versions are {', '.join(map(str, sorted(versions)))}"
-    )
-
-
-def _ready(served: ServedVersion) -> ReadyVersion:
-    if served.ready is None:
-        raise Unavailable(
-            f"model {served.name!r} version {served.version} is unavailable: {served.reason}"
-        )
-    return served.ready

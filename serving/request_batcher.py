@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ridgeline.model import TensorSpec
-from serving.batcher import Batcher, _Run
+from serving.batcher import Batcher
+from serving.execution import BatchRunner, Run
 from serving.job import BatchOutputs, FutureJob, JobArguments
 from serving.request import InferRequest, Tensors
 from serving.statistics import BatchTimes, FailureReason
@@ -78,6 +79,20 @@ class _NoPacking:
         self.engine.stop()
 
 
+class _RequestRunner(BatchRunner):
+    """Runs the requests of a batch as they are."""
+
+    def __init__(self, engine: RequestEngine, **what: Any) -> None:
+        super().__init__(_NoPacking(engine), **what)
+        self._by_request = engine
+
+    def _run_together(self, run: Run) -> None:
+        begin_ns = time.perf_counter_ns()
+        results = self._by_request.run_requests(run.batch.jobs)  # type: ignore[arg-type]
+        run.times = BatchTimes(0, time.perf_counter_ns() - begin_ns, 0, run.started_ns)
+        run.outputs = _Answers(results, count=run.batch.rows, times=run.times)
+
+
 class RequestBatcher(Batcher):
     """A batcher over a RequestEngine; requests stay whole, and fail one by one.
 
@@ -86,18 +101,12 @@ class RequestBatcher(Batcher):
 
     def __init__(self, engine: RequestEngine, *, together: bool, **what: Any) -> None:
         super().__init__(_NoPacking(engine), **what)
-        self._by_request = engine
+        self._runner = _RequestRunner(engine, spec=self._spec, clock=self._clock)
         self._splits = False
         if not together:
             self._most_rows = 1
 
-    def _run_together(self, run: _Run) -> None:
-        begin_ns = time.perf_counter_ns()
-        results = self._by_request.run_requests(run.batch.jobs)  # type: ignore[arg-type]
-        run.times = BatchTimes(0, time.perf_counter_ns() - begin_ns, 0, run.started_ns)
-        run.outputs = _Answers(results, count=run.batch.rows, times=run.times)
-
-    def _answer(self, run: _Run, outputs: BatchOutputs, *, now_ns: int) -> None:
+    def _answer(self, run: Run, outputs: BatchOutputs, *, now_ns: int) -> None:
         if not isinstance(outputs, _Answers):
             raise TypeError(f"expected the answers of requests, received {outputs}")
         counted, rows = [], 0

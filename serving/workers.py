@@ -1,17 +1,14 @@
 """The threads that run batches, and how many of them the models of a process may keep busy."""
 
 import asyncio
-import contextlib
 import functools
-import os
 import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
 from serving.completions import Completions
-
-_NICENESS = 5  # of engine threads, above the process's own
+from serving.engine import yield_to_event_loop
 
 
 class Workers:
@@ -86,12 +83,6 @@ class EngineBudget:
             first()
             if self._running < self._cores and next(iter(self._waiting), None) == first:
                 del self._waiting[first]  # it has nothing to run any more
-
-
-def yield_to_event_loop() -> None:
-    """Let whoever reads requests go first where cores are short: refusing one must not wait."""
-    with contextlib.suppress(OSError):  # it is a help, not a need
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _run(

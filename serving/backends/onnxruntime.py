@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,13 +107,58 @@ def load(loading: Loading) -> OnnxVersion:
     in_sequences = given is not None and given.HasField("sequence_batching")
     if given is not None and in_sequences:
         given = revealed(given)
-    reshapes = reshapes_of(given)
-    wish = wished_engine(given, settings=settings)
-    if reshapes or (given and any(tensor.optional for tensor in given.input)):
-        wish = "onnxruntime"  # the other one knows neither
     path, card = _checked_files(loading)
-    cores = len(os.sched_getaffinity(0))
-    engine_settings, instances = _engine_settings(given, cores=cores, settings=settings)
+    runs = _chosen(loading, given=given, path=path, card=card)
+    config, spec = runs.config, runs.spec
+    cost = card.cost if card and card.cost else _counted_cost(path, batches=spec.batches)
+    if cost:
+        for key, value in cost.to_parameters().items():
+            config.parameters[key].string_value = value
+    sequences = None
+    if in_sequences:
+        sequences = sequence_policy(config, instances=runs.instances, directory=model.directory)
+        config = concealed(config, policy=sequences)
+    return OnnxVersion(
+        config=config,
+        spec=spec_of(config),
+        engine=runs.engine,
+        engine_spec=spec,
+        sequences=sequences,
+        cost=cost,
+        labels=read_labels(model.directory, config),
+        instances=runs.instances,
+        policy=batch_policy(
+            config,
+            max_queue_size=settings.max_queue_size,
+            max_queue_bytes=settings.max_queue_bytes,
+            patience_s=settings.patience_seconds,
+        ),
+        service_time=runs.service_time,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Runs:
+    """How a model runs: the engine that was chosen, and what was learned while it warmed up."""
+
+    engine: Engine
+    instances: int
+    config: model_config_pb2.ModelConfig
+    spec: ModelSpec
+    service_time: ServiceTime | None
+
+
+def _chosen(
+    loading: Loading,
+    *,
+    given: model_config_pb2.ModelConfig | None,
+    path: Path,
+    card: ModelCard | None,
+) -> _Runs:
+    """Build the engine, complete the configuration by what it says, and try others."""
+    settings = loading.settings
+    wish, reshapes = _wish(given, settings=settings), reshapes_of(given)
+    engine_settings, instances = _engine_settings(given, cores=_cores(), settings=settings)
     build = functools.partial(
         _engine,
         path,
@@ -121,7 +167,7 @@ def load(loading: Loading) -> OnnxVersion:
     )
     engine: Engine = built_nicely(functools.partial(build, settings=engine_settings))
     loading.on_engine(engine)
-    config = completed(given, name=model.name, engine=engine, settings=settings)
+    config = completed(given, name=loading.model.name, engine=engine, settings=settings)
     if not batch_axis_holds(config, engine=engine):
         config = without_batches(config, given=given, engine=engine)
     spec = spec_of(config)
@@ -135,44 +181,17 @@ def load(loading: Loading) -> OnnxVersion:
     if engine_settings.threads == 1 and service_time and chosen_by_us:
         # More instances than it takes to keep up with one event loop would only cut batches short.
         instances = max(1, min(instances, round(service_time.row_ns / _FRONT_END_NS)))
-        engine = widened(
-            engine,
-            inputs=zeros(spec, rows=1),
-            wider=[functools.partial(trial.openvino, threads=cores, streams=1)]
-            if isinstance(engine, OpenVinoEngine)
-            else [
-                functools.partial(
-                    build, settings=replace(engine_settings, threads=cores, spins=spins)
-                )
-                for spins in (False, True)
-            ],
-            on_engine=loading.on_engine,
-        )
-    cost = card.cost if card and card.cost else _counted_cost(path, batches=spec.batches)
-    if cost:
-        for key, value in cost.to_parameters().items():
-            config.parameters[key].string_value = value
-    sequences = None
-    if in_sequences:
-        sequences = sequence_policy(config, instances=instances, directory=model.directory)
-        config = concealed(config, policy=sequences)
-    return OnnxVersion(
-        config=config,
-        spec=spec_of(config),
-        engine=engine,
-        engine_spec=spec,
-        sequences=sequences,
-        cost=cost,
-        labels=read_labels(model.directory, config),
-        instances=instances,
-        policy=batch_policy(
-            config,
-            max_queue_size=settings.max_queue_size,
-            max_queue_bytes=settings.max_queue_bytes,
-            patience_s=settings.patience_seconds,
-        ),
-        service_time=service_time,
+        engine = _widened(engine, trial=trial, build=build)
+    return _Runs(
+        engine=engine, instances=instances, config=config, spec=spec, service_time=service_time
     )
+
+
+def _wish(given: model_config_pb2.ModelConfig | None, *, settings: ServeSettings) -> str:
+    """The engine that is asked for, where it can run the model."""
+    if reshapes_of(given) or (given and any(tensor.optional for tensor in given.input)):
+        return "onnxruntime"  # the other one knows neither
+    return wished_engine(given, settings=settings)
 
 
 def _engine(
@@ -180,6 +199,23 @@ def _engine(
 ) -> Engine:
     engine = OnnxEngine(path, settings=settings, cache=cache)
     return ReshapingEngine(engine, reshapes) if reshapes else engine
+
+
+def _widened(engine: Engine, *, trial: Trial, build: functools.partial[Engine]) -> Engine:
+    """The engine, with another one of all cores for the batch that comes alone, where that pays."""
+    cores = _cores()
+    wider: list[Callable[[], Engine]] = [
+        functools.partial(build, settings=replace(trial.settings, threads=cores, spins=spins))
+        for spins in (False, True)
+    ]
+    if isinstance(engine, OpenVinoEngine):
+        wider = [functools.partial(trial.openvino, threads=cores, streams=1)]
+    inputs = zeros(trial.spec, rows=1)
+    return widened(engine, inputs=inputs, wider=wider, on_engine=trial.on_engine)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _checked_files(loading: Loading) -> tuple[Path, ModelCard | None]:

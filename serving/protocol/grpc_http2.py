@@ -24,7 +24,8 @@ from serving.protocol.grpc_method import INFER, Method, StreamMethod, retry_meta
 from serving.protocol.grpc_methods import methods
 from serving.protocol.grpc_stream_call import StreamCall
 from serving.protocol.grpc_wire import CallHead, Refused
-from serving.protocol.http2 import Connection, Limits, Stream
+from serving.protocol.http2 import Connection
+from serving.protocol.http2_sending import Limits, SendingSide, Stream
 from serving.protocol.statuses import status_of
 from serving.protocol.uploads import BODIES, Uploads
 
@@ -62,7 +63,7 @@ class GrpcService:
             connections=self.connections,
         )
 
-    def _open(self, connection: Connection, number: int, head: CallHead) -> Stream:
+    def _open(self, connection: SendingSide, number: int, head: CallHead) -> Stream:
         method = self._streaming.get(head.path)
         if method is not None:
             return StreamCall(
@@ -80,7 +81,7 @@ class Call(Stream):
     """One unary call."""
 
     def __init__(
-        self, connection: Connection, number: int, *, head: CallHead, service: GrpcService
+        self, connection: SendingSide, number: int, *, head: CallHead, service: GrpcService
     ) -> None:
         super().__init__(connection, number)
         self._head = head

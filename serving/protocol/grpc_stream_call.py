@@ -18,7 +18,7 @@ from ridgeline.errors import Overloaded
 from serving.protocol import grpc_wire
 from serving.protocol.grpc_method import CallContext, StreamMethod, retry_metadata
 from serving.protocol.grpc_wire import CallHead, MessageReader, Refused
-from serving.protocol.http2 import Connection, Stream
+from serving.protocol.http2_sending import SendingSide, Stream
 from serving.protocol.statuses import status_of
 
 _NS_PER_S = 1_000_000_000
@@ -30,7 +30,7 @@ class StreamCall(Stream):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: SendingSide,
         number: int,
         *,
         head: CallHead,

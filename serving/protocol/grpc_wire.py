@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from serving.forwarding import HeaderForwarding
-from serving.protocol.http2 import Envelope, Fields, stateless_block
+from serving.protocol.http2_headers import Envelope, Fields, stateless_block
 from serving.protocol.uploads import PIECE_BYTES
 
 PREFIX_BYTES = 5

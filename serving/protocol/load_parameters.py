@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from ridgeline.errors import Malformed
 from serving.override import Override
-from serving.registry import LoadFault
+from serving.served import LoadFault
 
 FILE_PREFIX = "file:"
 

@@ -18,9 +18,9 @@ from ridgeline.errors import (
     Unsupported,
     Unusable,
 )
-from serving.batcher import EngineFault
+from serving.execution import EngineFault
 from serving.model_errors import Cancelled, UnknownFault
-from serving.registry import LoadFault, UnknownVersion
+from serving.served import LoadFault, UnknownVersion
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 from serving.dataplane import DataPlane
 from serving.protocol.grpc_http2 import GrpcService
 from serving.protocol.grpc_method import INFER
-from serving.protocol.http2 import stateless_block
+from serving.protocol.http2_headers import stateless_block
 from serving.protocol.uploads import Uploads
 from serving.registry import Registry
 from serving.settings import ServeSettings

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ridgeline.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
-from serving.batcher import EngineFault
+from serving.execution import EngineFault
 from serving.job import FutureJob
 from serving.statistics import FailureReason
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ridgeline.errors import DeadlineExceeded, Overloaded
-from serving.batcher import EngineFault
+from serving.execution import EngineFault
 from serving.statistics import FailureReason
 
 pytestmark = pytest.mark.anyio

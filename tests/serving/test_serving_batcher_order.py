@@ -126,7 +126,7 @@ async def test_who_is_found_late_when_the_batch_is_made_is_left_out(
     make_busy, engine, clock, ask, monkeypatch
 ):
     batcher, first = await make_busy(levels=2, default_level=1)
-    monkeypatch.setattr(batcher, "_wake_at", lambda _: None)  # the timer comes too late
+    monkeypatch.setattr(batcher._alarm, "set", lambda _: None)  # the timer comes too late
     important = await ask(batcher, 1, priority=1)
     late = await ask(batcher, 2, priority=2, deadline_ns=clock.now_ns + 10)
     last = await ask(batcher, 3, priority=2, deadline_ns=clock.now_ns + 20)

@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from serving.batcher import EngineFault
+from serving.execution import EngineFault
 from serving.statistics import FailureReason
 
 pytestmark = pytest.mark.anyio

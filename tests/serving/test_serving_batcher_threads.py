@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from ridgeline.errors import DeadlineExceeded, Overloaded
-from serving.batcher import EngineFault
 from serving.completions import MOST_DOZE_NS
+from serving.execution import EngineFault
 from serving.statistics import FailureReason
 from serving.workers import EngineBudget
 

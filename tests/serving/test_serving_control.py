@@ -12,8 +12,9 @@ from ridgeline.errors import InvalidInput, NotFound, Unavailable
 from serving.control import IndexEntry, ModelControl
 from serving.dataplane import DataPlane
 from serving.override import Override
-from serving.registry import LoadFault, Registry, State
+from serving.registry import Registry
 from serving.request import InferRequest
+from serving.served import LoadFault, State
 
 pytestmark = pytest.mark.anyio
 

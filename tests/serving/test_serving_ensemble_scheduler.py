@@ -15,7 +15,7 @@ from ridgeline.errors import (
     RidgelineError,
     Unavailable,
 )
-from serving.batcher import EngineFault
+from serving.execution import EngineFault
 from serving.registry import Registry
 from serving.request import InferRequest, InferResponse
 from serving.statistics import BatchTimes, FailureReason

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ridgeline.cost import ModelCost
 from serving.metrics import metrics_app
-from serving.registry import ServedVersion, State
+from serving.served import ServedVersion, State
 from serving.settings import ServeSettings
 from serving.statistics import BatchTimes, FailureReason, Histogram, ModelStatistics
 

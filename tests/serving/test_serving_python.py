@@ -17,7 +17,7 @@ from ridgeline.errors import (
     Unavailable,
     Unsupported,
 )
-from serving.batcher import EngineFault
+from serving.execution import EngineFault
 from serving.registry import Registry
 from serving.request import InferRequest
 from serving.statistics import FailureReason

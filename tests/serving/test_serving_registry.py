@@ -9,7 +9,8 @@ import pytest
 
 from ridgeline.errors import NotFound, Overloaded, Unavailable
 from serving import registry as registry_module
-from serving.registry import Registry, State
+from serving.registry import Registry
+from serving.served import State
 
 pytestmark = pytest.mark.anyio
 

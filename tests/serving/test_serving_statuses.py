@@ -6,10 +6,10 @@ import grpc
 import pytest
 
 from ridgeline import errors
-from serving.batcher import EngineFault
+from serving.execution import EngineFault
 from serving.model_errors import Cancelled, UnknownFault
 from serving.protocol.statuses import status_of
-from serving.registry import UnknownVersion
+from serving.served import UnknownVersion
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from h2.events import DataReceived, ResponseReceived, StreamEnded, TrailersRecei
 from h2.settings import Settings
 
 from serving.protocol.grpc_http2 import GrpcService
-from serving.protocol.http2 import Connection, Envelope, Limits, Stream, stateless_block
+from serving.protocol.http2 import Connection
+from serving.protocol.http2_headers import Envelope, stateless_block
+from serving.protocol.http2_sending import Limits, Stream
 from serving.protocol.uploads import Uploads
 
 _PATIENCE_S = 60  # a test that waits so long has failed; it never does otherwise

@@ -11,7 +11,7 @@ from h2.events import ResponseReceived, StreamReset, WindowUpdated
 from serving.dataplane import DataPlane
 from serving.protocol.grpc_http2 import GrpcService
 from serving.protocol.grpc_method import StreamMethod
-from serving.protocol.http2 import stateless_block
+from serving.protocol.http2_headers import stateless_block
 from serving.registry import Registry
 
 pytestmark = pytest.mark.anyio

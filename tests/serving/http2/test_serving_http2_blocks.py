@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.protocol.http2 import HeaderBlocks, stateless_block
+from serving.protocol.http2_headers import HeaderBlocks, stateless_block
 
 FIELDS = [(b":method", b"POST"), (b":path", b"/a"), (b"x", b"1")]
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.protocol.http2 import ErrorCode, Limits
+from serving.protocol.http2_frames import ErrorCode
+from serving.protocol.http2_sending import Limits
 
 pytestmark = pytest.mark.anyio
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE = range(6)

@@ -8,7 +8,8 @@ from h2.settings import SettingCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.protocol.http2 import ErrorCode, Limits
+from serving.protocol.http2_frames import ErrorCode
+from serving.protocol.http2_sending import Limits
 
 pytestmark = pytest.mark.anyio
 END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x1, 0x4, 0x8, 0x20
