@@ -143,6 +143,18 @@ def test_overlaps_are_those_computed_by_hand() -> None:
     )
 
 
+def test_a_mask_is_the_class_of_the_largest_logit_by_operators_that_onnx_knows() -> None:
+    image = keras.Input((4, 4, 11), name="image")
+    served = tasks.find("segmentation").served(keras.Model(image, keras.layers.ReLU()(image)))
+    logits = np.random.default_rng(3).normal(size=(2, 4, 4, 11)).astype(np.float32)
+    masks = served.predict(logits, verbose=0)
+    assert masks.dtype == np.int32
+    assert (masks == logits.argmax(axis=-1)).all()
+    graph = tf.function(served).get_concrete_function(tf.TensorSpec((None, 4, 4, 11))).graph
+    assert {"ArgMax"} <= {operator.type for operator in graph.get_operations()}
+    assert "Bitcast" not in {operator.type for operator in graph.get_operations()}
+
+
 def test_on_a_digit_the_class_weighs_ten_times_what_holding_one_does() -> None:
     labels, alike = np.array([[0, 4]]), np.zeros((1, 2, 11), np.float32)
     nothing, digit = np.asarray(tasks.find("segmentation").loss()(labels, tf.constant(alike)))[0]

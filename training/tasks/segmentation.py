@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from ridgeline.errors import InvalidInput
@@ -35,9 +36,23 @@ def metrics() -> list[Any]:
 
 def served(network: keras.Model, /) -> keras.Model:
     """The likeliest class of every pixel."""
-    mask = keras.ops.cast(keras.ops.argmax(network.output, axis=-1), "int32")
-    answer = keras.layers.Identity(name="mask", dtype="int32")(mask)
-    return keras.Model(network.input, answer, name=network.name)
+    mask = Likeliest(name="mask", dtype="int32")(network.output)
+    return keras.Model(network.input, mask, name=network.name)
+
+
+class Likeliest(keras.layers.Layer):  # type: ignore[misc]  # keras publishes no types
+    """The class of the largest logit. Keras' own argmax has operators that ONNX does not know."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, logits: tf.Tensor) -> tf.Tensor:
+        """[..., classes] to int32 [...]."""
+        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+
+    def compute_output_spec(self, logits: keras.KerasTensor) -> keras.KerasTensor:
+        """One number instead of the logits."""
+        return keras.KerasTensor(logits.shape[:-1], "int32")
 
 
 def measure(served: keras.Model, /, *, test: Samples) -> dict[str, float]:
