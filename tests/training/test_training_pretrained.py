@@ -91,15 +91,19 @@ def test_without_its_package_the_error_says_what_to_install(
 
 
 def test_without_a_network_the_weights_of_keras_are_missed_in_one_line(
-    recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+    recipe: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(**told: Any) -> None:
+        print("Downloading data")
         assert told["weights"] == "imagenet"
         raise Exception("URL fetch failure on https://example.org/w.h5: None\nand more")
 
     monkeypatch.setattr(applications, "build", fail)
     with pytest.raises(NotFound, match=r"^the weights of 'mobilenet_v2' cannot .*w\.h5: None$"):
         pretrained.build(recipe(model="mobilenet_v2", weights="imagenet"))
+    assert capsys.readouterr() == ("", "Downloading data\n")
     monkeypatch.undo()
     with pytest.raises(NotFound, match=r"keras\.applications has no 'Absent'"):
         pretrained.build(recipe(model="keras.Absent", weights="imagenet"))
