@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -354,3 +355,30 @@ async def test_a_server_that_cancels_a_request_is_not_taken_for_a_client_that_le
 
     with pytest.raises(asyncio.CancelledError):
         await request
+
+
+async def test_tritons_codes_are_told_where_they_are_asked_for(
+    repository, models, settings, asgi, tmp_path
+):
+    repository.add("identity", models.identity())
+    registry = Registry(replace(settings, status_codes="triton"))
+    await registry.load()
+    client = asgi(http_app(DataPlane(registry), max_request_bytes=MAX_REQUEST_BYTES))
+    memory = "/v2/systemsharedmemory/region/r/register"
+    key = json.dumps({"key": f"/{tmp_path.name}-nope", "byte_size": 8}).encode()
+
+    assert (await _infer(client, b"{")).status == 500
+    assert (await _infer(client, b'{"inputs": [{}]}')).status == 500
+    assert (await _infer(client, b'{"inputs": []}')).status == 400  # it can be read
+    assert (await client.call("POST", memory, chunks=[key])).status == 500
+    assert (await client.call("GET", "/v2/models/nope/ready")).status == 400
+    assert (await client.call("GET", "/v2/models/identity/versions/one/ready")).status == 404
+    assert (await client.call("GET", "/v2/models/identity/ready")).status == 200
+    await registry.close(drain_seconds=60)
+
+
+@pytest.mark.parametrize("path", ["", "/ready", "/config", "/stats"])
+async def test_a_version_that_is_no_number_is_not_there(client, path):
+    answer = await client.call("GET", f"/v2/models/identity/versions/one{path}")
+
+    assert answer.status == 404
