@@ -18,7 +18,8 @@ _LABEL = "label"
 class Artifact:
     """A SavedModel to export; `evaluation` maps input names to the test set, `labels` apart.
 
-    `classes` are the class names by output. A bare SavedModel has none of all this.
+    `classes` are the class names by output; `calibration` holds samples that were neither trained
+    on nor tested with. A bare SavedModel has none of all this.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Artifact:
     evaluation: Mapping[str, np.ndarray] = field(default_factory=dict)
     labels: np.ndarray | None = None
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    calibration: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -46,8 +48,9 @@ def read_artifact(path: Path) -> Artifact:
     if not (path / _SAVED_MODEL / "saved_model.pb").is_file():
         raise NotFound(f"{path} holds no {_SAVED_MODEL}; train it again")
     untrained = bool(training.get("untrained"))  # then there is nothing to measure
-    evaluation = {} if untrained else _evaluation(path / "evaluation.npz")
+    evaluation = {} if untrained else _arrays(path / "evaluation.npz")
     labels = evaluation.pop(_LABEL, None)
+    calibration = path / "calibration.npz"  # older artifacts have none
     return Artifact(
         name=str(training.get("model", path.resolve().name)),
         saved_model=path / _SAVED_MODEL,
@@ -55,6 +58,7 @@ def read_artifact(path: Path) -> Artifact:
         evaluation=evaluation,
         labels=labels,
         classes=_classes(training.get("labels", {}), source=path / "training.json"),
+        calibration=_arrays(calibration) if calibration.exists() else {},
     )
 
 
@@ -88,7 +92,7 @@ def _are_lines(names: Any) -> bool:
     )
 
 
-def _evaluation(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         # Opened here: numpy leaves a file open that turns out to be no archive.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:

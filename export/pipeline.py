@@ -4,22 +4,23 @@ import importlib.metadata
 import logging
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnx
 
+from export import variants
 from export.artifact import Artifact, read_artifact
 from export.convert import convert
 from export.golden import golden_file, golden_inputs
 from export.parity import Accuracy, Parity, Run, accuracy, prove, runner
 from export.saved_model import SavedModel
 from export.settings import ExportSettings
-from ridgeline import graph
+from ridgeline import graph as graphs
 from ridgeline.cost import ModelCost
-from ridgeline.errors import InvalidInput, ParityFailed
+from ridgeline.errors import InvalidInput, ParityFailed, Unsupported
 from ridgeline.model import ModelSpec, config_of
 from ridgeline.repository import MODEL_FILE, ModelCard, publish
 
@@ -30,6 +31,20 @@ _PROOF_FLOPS = 10**11  # of all golden inputs at one batch size: a second or so 
 _FEWEST_SAMPLES = 8
 
 
+@dataclass(frozen=True)
+class _Graph:
+    """What is published: a graph, what runs it, and what was found out about it."""
+
+    spec: ModelSpec
+    model: onnx.ModelProto
+    serialised: bytes
+    run: Run
+    parity: Parity
+    outputs: Mapping[str, np.ndarray]  # for the golden inputs
+    accuracies: Mapping[str, Accuracy]
+    speed: Mapping[str, Any] = field(default_factory=dict)
+
+
 def export(settings: ExportSettings) -> dict[str, Any]:
     """Export one model; returns what was published, as JSON.
 
@@ -37,8 +52,38 @@ def export(settings: ExportSettings) -> dict[str, Any]:
     """
     begin = time.monotonic()
     artifact = read_artifact(settings.source)
-    name = settings.name or artifact.name
     saved = SavedModel(artifact.saved_model)
+    golden, graph = _proven(artifact, saved=saved, settings=settings)
+    if settings.variant:
+        graph = _variant(graph, artifact, golden=golden, variant=settings.variant)
+    cost = _cost(graph.model)
+    directory = publish(
+        {MODEL_FILE: graph.serialised, "golden.npz": golden_file(golden, outputs=graph.outputs)},
+        config=_config(graph.spec, cost=cost),
+        card=_card(artifact, graph=graph, cost=cost),
+        labels=artifact.classes,
+        root=settings.repository,
+    )
+    return {
+        "name": graph.spec.name,
+        "version": int(directory.name),
+        "directory": str(directory),
+        "cost": {**asdict(cost), "flops_per_sample": cost.flops_per_sample} if cost else None,
+        "parity": graph.parity.to_table(),
+        "accuracy": {key: value.to_table() for key, value in graph.accuracies.items()},
+        "speed": graph.speed,
+        "max_batch_size": graph.spec.max_batch_size,
+        "opset": graph.model.opset_import[0].version,
+        "file_bytes": len(graph.serialised),
+        "seconds": round(time.monotonic() - begin, 2),
+    }
+
+
+def _proven(
+    artifact: Artifact, *, saved: SavedModel, settings: ExportSettings
+) -> tuple[dict[str, np.ndarray], _Graph]:
+    """The golden inputs, and the graph that answers as TensorFlow does."""
+    name = settings.name or artifact.name
     spec = _spec(saved, name=name, max_batch_size=settings.max_batch_size)
     golden = golden_inputs(artifact, saved=saved)
     model = convert(saved, name=name)
@@ -54,23 +99,47 @@ def export(settings: ExportSettings) -> dict[str, Any]:
         relative_tolerance=settings.relative_tolerance,
     )
     accuracies = _accuracies(artifact, saved=saved, exported=exported)
-    directory = publish(
-        {MODEL_FILE: serialised, "golden.npz": golden_file(golden, outputs=saved.run(golden))},
-        config=_config(spec, cost=cost),
-        card=_card(artifact, cost=cost, parity=parity, accuracies=accuracies),
-        labels=artifact.classes,
-        root=settings.repository,
+    return golden, _Graph(spec, model, serialised, exported, parity, saved.run(golden), accuracies)
+
+
+def _variant(
+    full: _Graph, artifact: Artifact, *, golden: Mapping[str, np.ndarray], variant: str
+) -> _Graph:
+    """The same at a lower precision. Raises TargetMissed where it loses too much accuracy."""
+    if "exported" not in full.accuracies:
+        raise Unsupported(
+            f"{full.spec.name!r} has no labelled test set, to which {variant} could be held"
+        )
+    model = variants.make(full.model, variant=variant, calibration=artifact.calibration)
+    serialised = model.SerializeToString()
+    spec = replace(full.spec, name=f"{full.spec.name}_{variant}")
+    run = runner(serialised, name=spec.name)
+    found = accuracy(
+        run,
+        inputs=artifact.evaluation,
+        labels=np.asarray(artifact.labels),
+        output=_answer(artifact, outputs=[tensor.name for tensor in spec.outputs]),
+        batch_size=_EVALUATION_BATCH,
     )
-    return {
-        "name": name,
-        "version": int(directory.name),
-        "directory": str(directory),
-        "cost": {**asdict(cost), "flops_per_sample": cost.flops_per_sample} if cost else None,
-        "parity": parity.to_table(),
-        "accuracy": {key: value.to_table() for key, value in accuracies.items()},
-        "max_batch_size": spec.max_batch_size,
-        "seconds": round(time.monotonic() - begin, 2),
-    }
+    recipe = artifact.training.get("recipe") or {}
+    variants.check_accuracy(
+        full.accuracies["exported"],
+        found,
+        variant=variant,
+        least_share=recipe.get("variant_accuracy", variants.LEAST_SHARE),
+    )
+    accuracies = {"full": full.accuracies["exported"], "exported": found}
+    speed = variants.speed(full.run, run, inputs=golden)
+    return replace(
+        full,
+        spec=spec,
+        model=model,
+        serialised=serialised,
+        run=run,
+        outputs=run(golden),
+        accuracies=accuracies,
+        speed=speed,
+    )
 
 
 def _spec(saved: SavedModel, *, name: str, max_batch_size: int) -> ModelSpec:
@@ -108,7 +177,7 @@ def _batch_sizes(
 def _cost(model: onnx.ModelProto) -> ModelCost | None:
     """The cost of the graph; None, with the reason logged, where the graph leaves it open."""
     try:
-        return graph.cost_of(model, batches=True)
+        return graphs.cost_of(model, batches=True)
     except InvalidInput as error:
         logger.warning("%s is published without its cost: %s", model.graph.name, error)
         return None
@@ -122,14 +191,10 @@ def _config(spec: ModelSpec, *, cost: ModelCost | None) -> Any:
 
 
 def _accuracies(artifact: Artifact, *, saved: SavedModel, exported: Run) -> dict[str, Accuracy]:
-    """Right answers over the whole test set, before and after; they must be equally many.
-
-    The classes are those of the first output that has class names, else of the first output.
-    """
+    """Right answers over the whole test set, before and after; they must be equally many."""
     if artifact.labels is None:
         return {}
-    outputs = [tensor.name for tensor in saved.outputs]
-    output = next((name for name in outputs if name in artifact.classes), outputs[0])
+    output = _answer(artifact, outputs=[tensor.name for tensor in saved.outputs])
     found = {
         name: accuracy(
             run,
@@ -148,13 +213,12 @@ def _accuracies(artifact: Artifact, *, saved: SavedModel, exported: Run) -> dict
     return found
 
 
-def _card(
-    artifact: Artifact,
-    *,
-    cost: ModelCost | None,
-    parity: Parity,
-    accuracies: Mapping[str, Accuracy],
-) -> ModelCard:
+def _answer(artifact: Artifact, *, outputs: Sequence[str]) -> str:
+    """The output that tells classes: the first that has class names, else the first."""
+    return next((name for name in outputs if name in artifact.classes), outputs[0])
+
+
+def _card(artifact: Artifact, *, graph: _Graph, cost: ModelCost | None) -> ModelCard:
     kept = (
         "model",
         "task",
@@ -165,13 +229,15 @@ def _card(
         "preprocessing",
     )
     training = {key: artifact.training[key] for key in kept if key in artifact.training}
-    training["accuracy"] = {key: value.to_table() for key, value in accuracies.items()}
+    training["accuracy"] = {key: value.to_table() for key, value in graph.accuracies.items()}
+    if graph.speed:  # the proof is that of the full graph, of which this is made
+        training["speed"] = graph.speed
     packages = ("tensorflow-cpu", "tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy")
     installed = {package: _version(package) for package in packages}
     versions = {package: version for package, version in installed.items() if version}
     return ModelCard(
         cost=cost,
-        parity=parity.to_table(),
+        parity=graph.parity.to_table(),
         training=training,
         packages={"python": platform.python_version(), **versions},
     )

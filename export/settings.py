@@ -10,6 +10,8 @@ from ridgeline.errors import WrongUsage
 class ExportSettings:
     """What to publish, under which name (None: the artifact's), for batches of how many rows.
 
+    `variant` "int8" or "fp16" publishes the graph at that precision, as <name>_<variant>.
+
     `relative_tolerance` is the largest relative error with which the proof still holds. Two correct
     fp32 implementations differ by the order of their additions, measured 3e-7 to 2e-6 over the
     networks of the course (max|difference| / max|reference|).
@@ -20,6 +22,7 @@ class ExportSettings:
     name: str | None = None
     max_batch_size: int = 64
     relative_tolerance: float = 1e-5
+    variant: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_batch_size < 1:

@@ -8,6 +8,7 @@ import onnx.inliner
 from onnx import TensorProto
 
 from ridgeline.errors import InvalidInput
+from ridgeline.graph_sizes import fold_sizes
 from ridgeline.multiply_adds import COUNTS, UNCOUNTED, Shapes
 
 _FREE = -1
@@ -68,12 +69,48 @@ def sized(
     for node in light.graph.node:
         _refuse_uncountable(node)
     try:
-        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
+        inferred = _inferred(light)
     except Exception as error:  # InferenceError, and what protobuf raises
         raise InvalidInput(f"the cost is open: ONNX cannot infer the shapes: {error}") from error
+    if batches and not sizes:
+        _trust_told_outputs(inferred, model=model, rows=rows)
     for tensor in inferred.graph.output:
         _check_output(tensor, rows=rows if batches and not sizes else None)
     return inferred
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Shapes inferred, and again where they decided what others are computed from.
+
+    Inference alone follows few of the operators with which graphs compute with sizes.
+    """
+    while True:
+        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        if not fold_sizes(model, shapes=shapes_of(model), elements=elements_of(model)):
+            return model
+        del model.graph.value_info[:]
+
+
+def _trust_told_outputs(inferred: onnx.ModelProto, *, model: onnx.ModelProto, rows: int) -> None:
+    """Where data decide a shape inside, as in non-maximum suppression, take what the graph tells.
+
+    Only where inputs and output call their first axis by one name, and the other axes are fixed.
+    """
+    first = {_first_axis(tensor) for tensor in real_inputs(model)}
+    told = {tensor.name: tensor for tensor in model.graph.output}
+    for tensor in inferred.graph.output:
+        sizes = dims(told[tensor.name])
+        same = {_first_axis(told[tensor.name])} == first != {""}
+        if _FREE not in dims(tensor) or _FREE in sizes[1:] or not same:
+            continue
+        tensor.type.tensor_type.ClearField("shape")
+        for size in (rows, *sizes[1:]):
+            tensor.type.tensor_type.shape.dim.add(dim_value=size)
+
+
+def _first_axis(tensor: onnx.ValueInfoProto) -> str:
+    axes = tensor.type.tensor_type.shape.dim
+    return str(axes[0].dim_param) if axes else ""
 
 
 def _check_output(tensor: onnx.ValueInfoProto, *, rows: int | None) -> None:

@@ -112,14 +112,30 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     card = model["card"] or {}
     versions = ", ".join(map(str, model["versions"])) or "none"
     error = _number(card, "parity", "max_relative_error")
-    accuracy = _number(card, "training", "accuracy", "exported", "accuracy")
     proof = "no proof" if error is None else f"error {error:.0e}"
     return (
         f"{model['name']}\nversion {versions}",
         _contract(model),
         _counts(card["cost"]) if card.get("cost") else "unknown",
-        proof if accuracy is None else f"{proof}\naccuracy {100 * accuracy:.2f} %",
+        "\n".join([proof, *_measures(card)]),
     )
+
+
+def _measures(card: Mapping[str, Any]) -> list[str]:
+    """What the test set showed: of the exported graph where that was measured, else in training."""
+    training = card.get("training") or {}
+    accuracy = _number(training, "accuracy", "exported", "accuracy")
+    measures = training.get("measures")
+    told = dict(measures) if isinstance(measures, Mapping) else {}
+    if accuracy is not None:
+        told["accuracy"] = accuracy
+    if training.get("untrained"):
+        return ["untrained"]
+    return [
+        f"{name.replace('_', ' ').replace('iou', 'IoU')} {100 * value:.2f} %"
+        for name, value in told.items()
+        if isinstance(value, int | float)
+    ]
 
 
 def _number(table: Any, *path: str) -> float | None:

@@ -3,6 +3,7 @@
     saved_model/     the network, signature `serving_default`, inputs and outputs by their names
     weights.npz      the weights by layer, for recipes that begin with them (`training.transfer`)
     evaluation.npz   the test set: an array per input name; of classification also `label` (int64)
+    calibration.npz  validation samples, an array per input name, for lower precisions
     training.json    how it came to be: settings, seed, curve, measures, time, versions
     curve.png        the learning curve
 
@@ -33,6 +34,7 @@ from training.fit import Outcome
 from training.picture import draw_curve
 from training.recipe import Recipe
 
+_CALIBRATION = 256  # samples from which ranges of activations are taken
 _PACKAGES = ("tensorflow", "keras", "numpy")
 
 
@@ -60,6 +62,8 @@ def write(outcome: Outcome, *, recipe: Recipe, output: Path) -> dict[str, Any]:
             weights: dict[str, Any] = transfer.by_layer(outcome.network)
             np.savez(new / transfer.WEIGHTS_FILE, **weights)
             _save_evaluation(outcome.test, recipe=recipe, path=new / "evaluation.npz")
+            if outcome.validation:
+                _save_calibration(outcome.validation, recipe=recipe, path=new / "calibration.npz")
         put(new, place=output / recipe.artifact, old=stage / "old")
     return report
 
@@ -155,6 +159,12 @@ def _labels(outcome: Outcome) -> dict[str, list[str]]:
     )
     classes = list(outcome.classes)
     return {name: classes for name, tensor in named.items() if tensor.shape[1:] == (len(classes),)}
+
+
+def _save_calibration(samples: Samples, *, recipe: Recipe, path: Path) -> None:
+    """Some samples that steered no step, and are not those that will judge what is made of them."""
+    inputs = tasks.find(recipe.task).served_inputs(samples)
+    np.savez_compressed(path, **{name: array[:_CALIBRATION] for name, array in inputs.items()})
 
 
 def _save_evaluation(samples: Samples, *, recipe: Recipe, path: Path) -> None:

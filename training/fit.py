@@ -62,6 +62,7 @@ class Outcome:
     measures: Mapping[str, float]
     classes: tuple[str, ...]
     preprocessing: Preprocessing | None = None
+    validation: Samples | None = None
 
     @property
     def test_correct(self) -> int:
@@ -114,6 +115,7 @@ def fit(
     with precision(recipe.precision):
         network = pretrained.build(recipe, classes=classes)
         task.check_fits(network, data=data)
+        validation: Samples | None = None
         if recipe.epochs:
             training, validation = datasets.split(
                 data.training,
@@ -149,6 +151,7 @@ def fit(
         measures=task.measure(served, test=data.test),
         classes=data.classes,
         preprocessing=data.preprocessing,
+        validation=validation,
     )
 
 

@@ -210,6 +210,7 @@ class Recipe:
     transfer: Transfer | None = None
     training_per_class: int | None = None
     minutes: float | None = None
+    variant_accuracy: float = 0.99  # share of its accuracy that int8 and fp16 must keep
 
     def __post_init__(self) -> None:
         if not zoo.knows(self.model):
@@ -231,6 +232,12 @@ class Recipe:
             key="required_accuracy",
             expected="in (0, 1]",
             received=accuracy,
+        )
+        _require(
+            0 < self.variant_accuracy <= 1,
+            key="variant_accuracy",
+            expected="in (0, 1]",
+            received=self.variant_accuracy,
         )
         self._check_counts()
         _require(

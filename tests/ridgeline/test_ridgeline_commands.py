@@ -42,6 +42,27 @@ def repository(tmp_path):
     return root
 
 
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({"measures": {"mean_iou": 0.8512}}, "mean IoU 85.12 %"),
+        ({"measures": {"word_error": 0.006, "exact": None}}, "word error 0.60 %"),
+        ({"untrained": True}, "untrained"),
+    ],
+)
+def test_models_tells_what_the_test_set_showed_of_any_task(training, told, tmp_path, capsys):
+    tensor = TensorSpec("x", "FP32", (2,))
+    publish(
+        {"model.onnx": b"graph"},
+        config=config_of(ModelSpec("other", 8, (tensor,), (TensorSpec("y", "FP32", (2,)),))),
+        card=ModelCard(training=training),
+        labels={},
+        root=tmp_path / "repository",
+    )
+    assert __main__.main(["models", "--repository", str(tmp_path / "repository")]) == 0
+    assert told in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_helps_without_loading_a_framework(command):
     script = (

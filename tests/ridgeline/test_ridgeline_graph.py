@@ -406,3 +406,55 @@ def test_garbage_is_no_model(tmp_path):
 def test_a_saved_model_is_loaded(tmp_path, lenet5):
     onnx.save(lenet5, tmp_path / "model.onnx")
     assert graph.load(tmp_path / "model.onnx").graph.name == "test"
+
+
+def test_sizes_that_a_graph_computes_from_sizes_are_followed():
+    """As tf2onnx writes a dense layer over several axes; ReduceProd is no operator of inference."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Slice", ["sizes", "zero", "two", "zero"], ["outer"]),
+        helper.make_node("ReduceProd", ["outer"], ["many"], keepdims=1),
+        helper.make_node("Concat", ["many", "width"], ["flat_sizes"], axis=0),
+        helper.make_node("Reshape", ["x", "flat_sizes"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["product"]),
+        helper.make_node("Concat", ["outer", "units"], ["back"], axis=0),
+        helper.make_node("Reshape", ["product", "back"], ["y"]),
+    ]
+    numbers = {"zero": 0, "two": 2, "width": 4, "units": 3}
+    whole = [numpy_helper.from_array(np.array([number]), name) for name, number in numbers.items()]
+    made = model(
+        nodes,
+        inputs=[value("x", "batch", 5, 4)],
+        outputs=[value("y", "batch", 5, 3)],
+        weights=[*whole, weight("w", 4, 3)],
+    )
+    cost = graph.cost_of(made, batches=True)
+    assert cost.multiply_adds_per_sample == 5 * 4 * 3
+    assert (cost.parameters, cost.output_bytes_per_sample) == (12, 60)
+    assert [layer.output_shape for layer in graph.layers(made, batches=True, rows=2)] == [(10, 3)]
+
+
+def chosen_rows(first_of_output):
+    """Rows of a product that data choose, as non-maximum suppression does."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"]),
+        helper.make_node("NonZero", ["product"], ["places"]),
+        helper.make_node("Cast", ["places"], ["whole"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["whole"], ["y"]),
+    ]
+    return model(
+        nodes,
+        inputs=[value("x", "batch", 4)],
+        outputs=[value("y", first_of_output, 2)],
+        weights=[weight("w", 4, 3)],
+    )
+
+
+def test_an_output_whose_size_data_decide_has_the_size_that_the_graph_tells():
+    cost = graph.cost_of(chosen_rows("batch"), batches=True)
+    assert (cost.multiply_adds_per_sample, cost.output_bytes_per_sample) == (12, 8)
+
+
+def test_such_an_output_with_a_free_axis_of_its_own_leaves_the_cost_open():
+    with pytest.raises(InvalidInput, match="the shape of output 'y' is unknown"):
+        graph.cost_of(chosen_rows("found"), batches=True)

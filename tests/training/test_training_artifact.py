@@ -43,8 +43,8 @@ def test_the_artifact_holds_what_the_export_stage_reads(
     artifact.write(outcome, recipe=run, output=tmp_path / "new" / "artifacts")
     assert files(tmp_path / "new" / "artifacts") == {"lenet5"}
     folder = tmp_path / "new" / "artifacts" / "lenet5"
-    written = {"saved_model", "weights.npz", "evaluation.npz", "training.json", "curve.png"}
-    assert files(folder) == written
+    arrays = {"weights.npz", "evaluation.npz", "calibration.npz"}
+    assert files(folder) == {"saved_model", "training.json", "curve.png", *arrays}
     assert (folder / "curve.png").read_bytes().startswith(PNG)
 
 
