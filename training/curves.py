@@ -27,7 +27,7 @@ _PANEL_INCHES = (3.3, 2.3)
 # Two of Okabe and Ito's colours; the lines differ in dashes, too, so that they do in print.
 _LINES = (("loss", "training", "#0072B2", "-"), ("val_loss", "validation", "#D55E00", "--"))
 # Text as outlines, and nothing that changes from run to run.
-_STYLE: dict[str, Any] = {"svg.fonttype": "path", "svg.hashsalt": "curves", "font.size": 8}
+_STYLE: Any = {"svg.fonttype": "path", "svg.hashsalt": "curves", "font.size": 8}
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]]:
