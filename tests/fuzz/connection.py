@@ -20,7 +20,7 @@ _SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _MOST_REQUEST_BYTES, _MOST_HELD_BYTES = 2_000, 8_000
 _SERVICE = "/inference.GRPCInferenceService"
 _LIVE, _STREAM = f"{_SERVICE}/ServerLive", f"{_SERVICE}/ModelStreamInfer"
-_FRAME_TYPES = 10
+_FRAME_TYPES, _RST_STREAM, _WINDOW_UPDATE = 10, 0x3, 0x8
 _PATIENCE_S = 5
 
 
@@ -84,8 +84,8 @@ class _Faults(logging.Handler):
 def _frame(reader):
     """One frame; every other time of a sensible kind, so that what lies deeper is reached."""
     kind = reader.ConsumeIntInRange(0, _FRAME_TYPES)
-    flags, number = reader.ConsumeInt(1) & 0xFF, reader.ConsumeIntInRange(0, 9)
-    choice = reader.ConsumeIntInRange(0, 3)
+    flags, number = reader.ConsumeInt(1) & 0xFF, reader.ConsumeIntInRange(0, 5)
+    choice = reader.ConsumeIntInRange(0, 4)
     if choice == 0:
         payload = reader.ConsumeBytes(reader.ConsumeIntInRange(0, 300))
     elif choice == 1:
@@ -95,8 +95,10 @@ def _frame(reader):
         kind, flags = 0x0, flags & 0x1
         message = _MESSAGES[reader.ConsumeIntInRange(0, len(_MESSAGES) - 1)]
         payload = bytes([reader.ConsumeBool()]) + len(message).to_bytes(4, "big") + message
-    else:
+    elif choice == 3:
         payload = bytes(reader.ConsumeIntInRange(0, _MOST_REQUEST_BYTES))
+    else:
+        kind, payload = (_RST_STREAM, _WINDOW_UPDATE)[flags & 0x1], b"\0\0\0\7"
     size = len(payload) + (reader.ConsumeIntInRange(0, 1 << 24) if flags & 0x80 else 0)
     return (
         min(size, (1 << 24) - 1).to_bytes(3, "big")
