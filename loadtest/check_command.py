@@ -29,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     number = functools.partial(parser.add_argument, type=int, metavar="N")
     number("--rounds", default=3, help="servers started anew for each limit (default: 3)")
-    number("--pairs", default=40, help="pairs of blocks in a round of a comparison (default: 40)")
-    number("--most-rounds", default=6, help="of a comparison that cannot be told yet (default: 6)")
+    number("--pairs", default=20, help="pairs of blocks in a round of a comparison (default: 20)")
+    number(
+        "--most-rounds", default=12, help="of a comparison that cannot be told yet (default: 12)"
+    )
     number("--seed", default=0, help="of inputs, arrivals and the order of blocks (default: 0)")
     parser.add_argument(
         "--duration", type=float, default=3.0, metavar="S", help="of each scenario (default: 3)"

@@ -30,9 +30,9 @@ _TIMEOUT_S = 600.0
 class Effort:
     """How much to measure: pairs of blocks on a pair of servers, and how often to start anew."""
 
-    pairs: int = 40
+    pairs: int = 20
     rounds: int = 2
-    most_rounds: int = 6
+    most_rounds: int = 12
 
 
 def compare(
