@@ -51,11 +51,12 @@ def measured_times(spec: ModelSpec, *, engine: Engine) -> ServiceTime | None:
     took: dict[int, list[int]] = {rows: [] for rows in times.sizes}
     begin_ns = time.perf_counter_ns()
     for turn in range(1, _MOST_TURNS + 1):
-        limit_ns = begin_ns + (_WARM_UP_NS if turn <= _LEAST_TURNS else _SHORT_WARM_UP_NS)
+        rest_ns = min(_WARM_UP_NS, _SHORT_WARM_UP_NS)
+        limit_ns = begin_ns + (_WARM_UP_NS if turn <= _LEAST_TURNS else rest_ns)
         for rows in times.sizes:
             inputs = zeros(spec, rows=rows)
             run_ns = time.perf_counter_ns()
-            if run_ns > limit_ns:
+            if run_ns > limit_ns and took[times.sizes[0]]:
                 break
             try:
                 engine.run(inputs, outputs=names)
