@@ -3,13 +3,13 @@
 FROM python:3.11-slim AS build
 COPY requirements/serve-cpu.txt /tmp/requirements.txt
 RUN python -m venv /venv \
-    && /venv/bin/python -m pip install --no-cache-dir --require-hashes --requirement /tmp/requirements.txt
+    && /venv/bin/python -m pip install --no-cache-dir --no-deps --require-hashes --requirement /tmp/requirements.txt
 
 # The modules on the way of every request, compiled; this Python image brings gcc.
 FROM python:3.11 AS compile
 COPY requirements/cpu.txt /tmp/requirements.txt
 RUN python -m venv /venv \
-    && /venv/bin/python -m pip install --no-cache-dir --require-hashes --requirement /tmp/requirements.txt
+    && /venv/bin/python -m pip install --no-cache-dir --no-deps --require-hashes --requirement /tmp/requirements.txt
 WORKDIR /app
 COPY pyproject.toml .
 COPY ridgeline ridgeline

@@ -20,7 +20,7 @@ install: $(INSTALLED) ## Set up .venv with the locked versions (FLAVOUR=gpu for 
 $(INSTALLED): requirements/$(FLAVOUR).txt pyproject.toml
 	@echo "Setting up $(VENV) with locked versions: about 600 MB to download, once"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --require-hashes --requirement requirements/$(FLAVOUR).txt
+	$(BIN)/python -m pip install --no-deps --require-hashes --requirement requirements/$(FLAVOUR).txt
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m serving.compile
 	@touch $@
@@ -102,12 +102,12 @@ fuzz: $(INSTALLED) ## Fuzz the codecs, guided by coverage: ten minutes each
 
 $(TRITON)/installed: requirements/triton.txt
 	$(PYTHON) -m venv $(TRITON)
-	$(TRITON)/bin/python -m pip install --quiet --require-hashes --requirement requirements/triton.txt
+	$(TRITON)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/triton.txt
 	@touch $@
 
 $(MOSEC)/installed: requirements/mosec.txt
 	$(PYTHON) -m venv $(MOSEC)
-	$(MOSEC)/bin/python -m pip install --quiet --require-hashes --requirement requirements/mosec.txt
+	$(MOSEC)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/mosec.txt
 	@touch $@
 
 lock: ## Resolve the versions of pyproject.toml anew into requirements/
