@@ -22,7 +22,9 @@ def fold_sizes(
     """
     graph = model.graph
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    constants = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if _told(tensor)
+    }
     for node in graph.node:
         if node.op_type == "Constant":
             constants |= _run(node, {}, opsets=opsets)
@@ -39,6 +41,16 @@ def fold_sizes(
     graph.node.extend(kept)
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in found.items())
     return True
+
+
+def _told(tensor: onnx.TensorProto) -> bool:
+    """Whether a constant is small and there: weights may be named and sized, but hold nothing."""
+    values = (
+        *(tensor.raw_data, tensor.int32_data, tensor.int64_data, tensor.uint64_data),
+        *(tensor.float_data, tensor.double_data, tensor.string_data),
+    )
+    elements = int(np.prod(tensor.dims))
+    return elements == 0 or (elements <= _MOST_ELEMENTS and any(len(each) for each in values))
 
 
 def _folded(
