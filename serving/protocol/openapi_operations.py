@@ -161,7 +161,7 @@ _OBSERVATION = (
         "statistics and logging",
         "What models have done since they were loaded",
         _json("Statistics", "Triton's counters, for every version that can answer."),
-        errors=(400,),
+        errors=(400, 404),
     ),
     Operation(
         "logSettings",

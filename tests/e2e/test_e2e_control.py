@@ -1,6 +1,7 @@
 """Models that come and go under load, and the model repository through the official clients."""
 
 import base64
+import contextlib
 import json
 import shutil
 import threading
@@ -121,11 +122,14 @@ def explicit(repository, models, start):
     return start("--model-control-mode=explicit", "--load-model=a")
 
 
-def _clients(gateway):
-    return (
-        triton_grpc.InferenceServerClient(gateway.grpc_url),
-        triton_http.InferenceServerClient(gateway.http_url),
-    )
+@pytest.fixture
+def clients():
+    """Makes the official clients of a gateway, over gRPC and HTTP; closed at the end."""
+    with contextlib.ExitStack() as stack:
+        yield lambda gateway: (
+            stack.enter_context(triton_grpc.InferenceServerClient(gateway.grpc_url)),
+            stack.enter_context(triton_http.InferenceServerClient(gateway.http_url)),
+        )
 
 
 def _index(grpc, http):
@@ -135,8 +139,8 @@ def _index(grpc, http):
     return [(e["name"], e.get("version"), e.get("state")) for e in over_http]
 
 
-def test_the_official_clients_load_and_unload_models(explicit, models):
-    grpc, http = _clients(explicit)
+def test_the_official_clients_load_and_unload_models(explicit, models, clients):
+    grpc, http = clients(explicit)
     assert _index(grpc, http) == [("a", "1", "READY"), ("b", None, None)]
 
     for client in (grpc, http):
@@ -159,8 +163,8 @@ def test_the_official_clients_load_and_unload_models(explicit, models):
     assert [(entry.name, entry.state) for entry in ready.models] == [("a", "READY")]
 
 
-def test_what_cannot_be_loaded_is_refused_with_tritons_codes(explicit, repository):
-    grpc, http = _clients(explicit)
+def test_what_cannot_be_loaded_is_refused_with_tritons_codes(explicit, repository, clients):
+    grpc, http = clients(explicit)
     repository.add("garbage", b"no model")
     for name, words, code, status in (
         ("nowhere", "failed to load 'nowhere'", "INTERNAL", "500"),
@@ -231,12 +235,12 @@ def test_a_file_over_http_is_base64(explicit, models):
     )
 
     assert (status, text) == (200, b"")
-    http = triton_http.InferenceServerClient(explicit.http_url)
-    assert _ask(http, triton_http, "new") == (1, 6.0)
+    with triton_http.InferenceServerClient(explicit.http_url) as http:
+        assert _ask(http, triton_http, "new") == (1, 6.0)
 
 
-def test_parameters_of_the_wrong_kind_are_refused_over_grpc(explicit):
-    grpc, _ = _clients(explicit)
+def test_parameters_of_the_wrong_kind_are_refused_over_grpc(explicit, clients):
+    grpc, _ = clients(explicit)
     stub = grpc._client_stub
     pb = triton_grpc.service_pb2
     kinds = pb.ModelRepositoryParameter
@@ -263,8 +267,8 @@ def test_parameters_of_the_wrong_kind_are_refused_over_grpc(explicit):
         )
 
 
-def test_by_default_models_are_not_loaded_by_request(repository, models, start):
+def test_by_default_models_are_not_loaded_by_request(repository, models, start, clients):
     repository.add("a", models.dense(2, 1))
-    for client in _clients(start()):
+    for client in clients(start()):
         with pytest.raises(InferenceServerException, match="'poll', expected 'explicit'"):
             client.load_model("a")

@@ -1,5 +1,6 @@
 """The demo, as a user runs it: the whole life of a model, and what remains when it is killed."""
 
+import functools
 import json
 import os
 import re
@@ -172,6 +173,8 @@ def test_a_demo_that_is_killed_leaves_no_process_and_no_half_published_model(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background has them, and all below, ignore it.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stderr:
         if line.startswith(at):
