@@ -6,12 +6,14 @@ The model takes files as they are (`ridgeline pipeline photos --model efficientn
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
+from tritonclient.utils import InferenceServerException
 
 
 def ask(client: triton.InferenceServerClient, *, model: str, files: list[Path]) -> np.ndarray:
@@ -60,4 +62,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, InferenceServerException) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

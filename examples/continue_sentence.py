@@ -4,11 +4,13 @@ python examples/continue_sentence.py the dog --output sentence.png
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
 from matplotlib.figure import Figure
+from tritonclient.utils import InferenceServerException
 
 WORDS = ("EOS", "a", "my", "sleeps", "on", "dog", "cat", "the", "bed", "floor")
 EOS, STEPS = 0, 16  # EOS stands at the beginning, at the end, and behind it
@@ -60,4 +62,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, InferenceServerException) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

@@ -4,12 +4,14 @@ python examples/detect.py --samples artifacts/detector/evaluation.npz --output f
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from tritonclient.utils import InferenceServerException
 
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7")
 OUTPUTS = ("boxes", "scores", "classes", "count")
@@ -62,4 +64,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, InferenceServerException) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

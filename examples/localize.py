@@ -4,12 +4,14 @@ python examples/localize.py --samples artifacts/localizer/evaluation.npz --outpu
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from tritonclient.utils import InferenceServerException
 
 
 def ask(
@@ -62,4 +64,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, InferenceServerException) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

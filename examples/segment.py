@@ -4,6 +4,7 @@ python examples/segment.py --samples artifacts/unet/evaluation.npz --output mask
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import tritonclient.grpc as triton
 from matplotlib import colormaps
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from tritonclient.utils import InferenceServerException
 
 CLASSES = ("nothing", *"0123456789")
 
@@ -57,4 +59,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, InferenceServerException) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

@@ -4,11 +4,13 @@ python examples/transcribe.py --samples artifacts/deepspeech_small/evaluation.np
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
 from matplotlib.figure import Figure
+from tritonclient.utils import InferenceServerException
 
 NOTHING = -1
 FRAME_S = 0.016  # of the features
@@ -57,4 +59,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, InferenceServerException) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

@@ -4,11 +4,13 @@ python examples/translate.py "four hundred and twelve thousand and six" --output
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
 from matplotlib.figure import Figure
+from tritonclient.utils import InferenceServerException
 
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _TEENS = "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
@@ -59,4 +61,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, InferenceServerException) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

@@ -247,3 +247,26 @@ assert translate.WORDS == number_words.WORDS and translate.STEPS == number_words
 def test_every_example_is_in_the_list():
     text = (EXAMPLES / "README.md").read_text()
     assert [path.name for path in EXAMPLES.glob("*.py") if path.name not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["classify", "missing.jpg"], "No such file"),
+        (["detect", "--samples", "missing.npz"], "No such file"),
+        (["continue_sentence", "the", "--url", "127.0.0.1:1"], "failed to connect"),
+    ],
+)
+def test_what_goes_wrong_is_told_in_one_line(words, text, tmp_path):
+    name, *rest = words
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", *rest],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{name}.py: ")
+    assert text.lower() in done.stderr.lower()
+    assert "Traceback" not in done.stderr
