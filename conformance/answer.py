@@ -93,7 +93,11 @@ def _first_fault(places: Iterable[tuple[str, Any, Any]]) -> str | None:
 
 
 def same(left: Any, right: Any, /) -> bool:
-    """Equality as of JSON: 1 is no True, NaN equals NaN."""
+    """Equality as of JSON: 1 is no True, NaN equals NaN, inside of objects and lists, too."""
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
     if isinstance(left, bool) != isinstance(right, bool):
         return False
     if isinstance(left, float) and isinstance(right, float) and math.isnan(left):

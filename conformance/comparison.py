@@ -1,7 +1,8 @@
 """Two servers beside each other: where do their answers to the same cases differ, and why?
 
 The reasons stand in differences.toml: `[[difference]]` tables with `cases` (patterns of names, as
-the shell has them), `kind` and `reason`. The first that fits a case explains it.
+the shell has them), `kind` and `reason`. The first that fits a case explains it. Statuses may
+differ only where the kind says that Triton's cannot be followed.
 """
 
 import fnmatch
@@ -17,13 +18,16 @@ from ridgeline.settings import read_toml
 
 REASONS_FILE = Path(__file__).with_name("differences.toml")
 KINDS = {
-    "better": "Ridgeline is deliberately stricter or clearer",
-    "specification": "the specification says so, Triton does otherwise",
-    "switch": "a setting of Ridgeline gives Triton's answer",
+    "wrong": "Triton reports success, but did something else than it was asked: not followed",
+    "silent": "Triton closes the connection without an answer: not followed",
     "crash": "Triton ends, so that it is not asked",
+    "lacks": "Triton does not have it, or cannot do it",
     "shim": "not Triton's own ONNX Runtime backend, but a Python one that takes its place here",
+    "specification": "same status; the body is the specification's, Triton's is not",
+    "better": "same status; the body says more",
     "missing": "Ridgeline does not have it yet",
 }
+OTHER_STATUS = frozenset(("wrong", "silent", "crash", "lacks", "shim", "missing"))
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,19 @@ class Compared:
     def both(self) -> bool:
         """Whether both were asked; one may lack an extension or a model, or be spared."""
         return Verdict.NOT_RUN not in (self.ours.verdict, self.theirs.verdict)
+
+    @property
+    def status_differs(self) -> bool:
+        """Whether both answered, with another status."""
+        answers = (self.ours.answer, self.theirs.answer) if self.both else ()
+        return len({answer.status for answer in answers if answer}) > 1
+
+    @property
+    def explained(self) -> bool:
+        """Whether there is nothing to explain, or a reason whose kind allows for it."""
+        if not self.differs:
+            return True
+        return self.why is not None and (not self.status_differs or self.why.kind in OTHER_STATUS)
 
     @property
     def differs(self) -> bool:
@@ -100,8 +117,8 @@ def compare(
 
 
 def unexplained(compared: Sequence[Compared]) -> list[Compared]:
-    """The differences that no reason explains."""
-    return [each for each in compared if each.differs and each.why is None]
+    """The differences that no reason explains, or one of a kind that keeps the status."""
+    return [each for each in compared if not each.explained]
 
 
 def idle(compared: Sequence[Compared], *, reasons: Sequence[Difference]) -> list[str]:

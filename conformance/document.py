@@ -24,9 +24,11 @@ def write(path: Path, compared: Sequence[Compared], *, against: str) -> None:
 def _lines(compared: Sequence[Compared], *, against: str) -> Iterator[str]:
     differing = [each for each in compared if each.differs]
     asked = [each for each in compared if each.both]
+    others = sum(each.status_differs for each in differing)
     yield (
         f"{len(compared)} cases. {len(asked)} were put to both Ridgeline and {against}: "
-        f"{len(asked) - len(differing)} are answered alike, {len(differing)} differently. "
+        f"{len(asked) - len(differing)} are answered alike, {len(differing)} differently, "
+        f"{others} of them with another status. "
         "The others need an extension or a model that one of them lacks, or would end Triton."
     )
     for kind, meaning in KINDS.items():

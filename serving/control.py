@@ -95,9 +95,12 @@ class ModelControl:
         """Load a model, or load anew what of it has changed, and what it depends on.
 
         Raises Unavailable in another mode than `explicit`, LoadFault where there is no such model
-        or nothing that can be read as one, InvalidInput where a version cannot be loaded.
+        or nothing that can be read as one, InvalidInput where a version cannot be loaded or the
+        name leads out of the repository.
         """
         self._check_explicit()
+        if name in (".", ".."):  # folders, unlike other names that lead out of it
+            raise InvalidInput(f"a model is a folder of the repository, received {name[:200]!r}")
         await self._finish(self._load_by_request(name, override))
 
     async def unload(self, name: str, *, dependents: bool = False) -> None:

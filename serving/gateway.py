@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import mmap
 from dataclasses import dataclass
 
 from serving.dataplane import DataPlane
@@ -38,6 +39,8 @@ class Gateway:
             regions=Regions(
                 key_pattern=settings.shared_memory_pattern,
                 max_request_bytes=settings.max_request_bytes,
+                # Triton maps pages; here, a region may begin anywhere.
+                offset_unit_bytes=mmap.PAGESIZE if settings.status_codes == "triton" else 1,
             ),
             forwarding=HeaderForwarding(
                 grpc_pattern=settings.grpc_header_forward_pattern,

@@ -36,7 +36,7 @@ class LogSettings:
                 kind = getattr(field.type, "__name__", field.type)
                 raise Malformed(f"{field.name} must be a {kind}, received {str(value)[:80]!r}")
         if self.log_format not in _DATE_FORMATS:
-            raise InvalidInput(
+            raise UnknownFormat(
                 f"log_format must be default or ISO8601, received {self.log_format[:80]!r}"
             )
         if not 0 <= self.log_verbose_level <= _MOST_VERBOSE:
@@ -52,6 +52,10 @@ class LogSettings:
         if level >= logging.WARNING:
             return self.log_warning
         return self.log_info if level >= logging.INFO else self.log_verbose_level > 0
+
+
+class UnknownFormat(InvalidInput):
+    """There is no such format of log lines."""
 
 
 class LogControl:

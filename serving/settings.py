@@ -74,7 +74,7 @@ class ServeSettings:
     status_codes: str = setting(
         "precise",
         help="how errors are told: precise, or as triton does: malformed JSON is 500, a model that "
-        "is not ready 400, a refusal UNAVAILABLE or 503",
+        "is not ready 400, a refusal UNAVAILABLE or 503, and NaN is a number of JSON",
     )
     max_request_bytes: int = setting(
         64 * 1024 * 1024, help="largest request that is read; a larger one is refused"

@@ -92,7 +92,8 @@ class Regions:
     """The regions of a server, by name.
 
     A key must match `key_pattern` as a whole; `max_request_bytes` is the most that one request may
-    read from all of them. Used in the event loop only.
+    read from all of them; an offset must be a multiple of `offset_unit_bytes`. Used in the event
+    loop only.
     """
 
     def __init__(
@@ -100,9 +101,11 @@ class Regions:
         *,
         key_pattern: str = ".+",
         max_request_bytes: int = 2**63 - 1,
+        offset_unit_bytes: int = 1,
         folder: Path = FOLDER,
     ) -> None:
         self.max_request_bytes = max_request_bytes
+        self._offset_unit_bytes = offset_unit_bytes
         self._is_admitted = re.compile(key_pattern, re.DOTALL).fullmatch
         self._folder = folder
         self._regions: dict[str, Region] = {}
@@ -130,6 +133,11 @@ class Regions:
             raise InvalidInput(
                 f"failed to register shared memory region {name!r}: byte_size must be positive and "
                 f"offset not negative, received {size_bytes} and {offset}"
+            )
+        if offset % self._offset_unit_bytes:
+            raise InvalidInput(
+                f"failed to register shared memory region {name!r}: its offset must be a multiple "
+                f"of {self._offset_unit_bytes} bytes, a page, received {offset}"
             )
         if len(self._regions) >= self._most:
             raise Unavailable(f"no more than {self._most} shared memory regions are possible")

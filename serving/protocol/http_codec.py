@@ -16,6 +16,7 @@ from ridgeline.datatypes import datatype_of_numpy
 from ridgeline.errors import InvalidInput, Malformed
 from ridgeline.model import ModelSpec
 from serving.protocol.http_raw import raw_inputs
+from serving.protocol.json_body import any_numbers, json_object, optional, required
 from serving.protocol.outputs import OUTPUT_PARAMETERS, Wishes, wish_of
 from serving.protocol.parameters import (
     SCHEDULE_PARAMETERS,
@@ -37,20 +38,14 @@ from serving.shared_memory import Regions
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _SIZE = "binary_data_size"
 _MAX_DIGITS = 18  # Python refuses to read numbers of thousands of digits, with an error of its own
-_KINDS = {
-    str: "a text",
-    list: "a list",
-    dict: "an object",
-    bool: "a boolean",
-    int: "a whole number",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedRequest:
     """A request, how its outputs are wanted, and how much of it came as binary data.
 
-    It `is_plain` where nothing else would have to be known to answer its like.
+    It `is_plain` where nothing else would have to be known to answer its like; `any_number` is that
+    of its head.
     """
 
     request: InferRequest
@@ -58,6 +53,7 @@ class DecodedRequest:
     binary_by_default: bool
     binary_bytes: int = 0
     is_plain: bool = True
+    any_number: bool = False
 
     def is_binary(self, name: str) -> bool:
         """Whether the client wants that output as binary data."""
@@ -71,7 +67,7 @@ class Head:
 
     `header_length` is the field Inference-Header-Content-Length; `headers` are forwarded header
     fields, which become parameters and have the last word over those of the body; `spec` is asked
-    for what a raw request leaves out.
+    for what a raw request leaves out; with `any_number` NaN and infinity are numbers, as in Triton.
     """
 
     model_name: str
@@ -81,6 +77,7 @@ class Head:
     headers: Mapping[str, str] = field(default_factory=dict)
     regions: Regions | None = None
     spec: Callable[[], ModelSpec] | None = None
+    any_number: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def _decoded(body: bytes, *, head: Head, length: int) -> DecodedRequest:
     regions = head.regions or Regions()
     if not body:
         raise InvalidInput("the request is not valid JSON: the body is empty")
-    table = json_object(body[:length])
+    table = json_object(body[:length], any_number=head.any_number)
     inputs = _inputs(table, binary=memoryview(body)[length:], shared=SharedInputs(regions))
     outputs = _list_of_objects(table, "outputs")
     parameters = checked_parameters(_parameters(table, of="the request"))
@@ -127,7 +124,7 @@ def _decoded(body: bytes, *, head: Head, length: int) -> DecodedRequest:
         by_output[output["name"]] = wish = wish_of(wishes, regions=regions, of=of)
         is_plain = is_plain and not (wish.classes or wish.place)
         is_plain = is_plain and OUTPUT_PARAMETERS.issuperset(wishes)
-    by_default = _optional(
+    by_default = optional(
         parameters, "binary_data_output", kind=bool, default=False, of="the request"
     )
     return DecodedRequest(
@@ -136,6 +133,7 @@ def _decoded(body: bytes, *, head: Head, length: int) -> DecodedRequest:
         binary_by_default=by_default,
         binary_bytes=len(body) - length,
         is_plain=is_plain,
+        any_number=head.any_number,
     )
 
 
@@ -153,7 +151,7 @@ def _request(
     return InferRequest(
         model_name=head.model_name,
         model_version=head.model_version,
-        id=_optional(table, "id", kind=str, default="", of="the request"),
+        id=optional(table, "id", kind=str, default="", of="the request"),
         inputs=inputs,
         outputs=outputs,
         deadline_ns=head.deadline_ns,
@@ -185,7 +183,8 @@ def encode_response(response: InferResponse, *, decoded: DecodedRequest) -> Enco
             output["parameters"] = {"binary_data_size": len(binary[-1])}
         else:
             with naming_model(response.model_name):
-                output["data"] = to_numbers(array, name=name)
+                numbers = to_numbers(array, name=name, any_number=decoded.any_number)
+            output["data"] = any_numbers(numbers) if decoded.any_number else numbers
         outputs.append(output)
     table: dict[str, Any] = {
         "model_name": response.model_name,
@@ -207,22 +206,12 @@ def _header_length(text: str | None, *, body: bytes) -> int:
         return len(body)
     digits = text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
     if not digits or int(text) > len(body):
-        raise InvalidInput(
+        fraction = text[:1].isdecimal() and not text.isdecimal()  # where Triton reads the beginning
+        raise (Malformed if fraction else InvalidInput)(
             f"{HEADER_LENGTH} must be a whole number up to the body's {len(body)} bytes, "
             f"received {text[:60]!r}"
         )
     return int(text)
-
-
-def json_object(data: bytes) -> dict[str, Any]:
-    """The JSON object in a body. Raises InvalidInput."""
-    try:
-        table = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"the request is not valid JSON: {error}") from error
-    if not isinstance(table, dict):
-        raise Malformed(f"the request must be a JSON object, received a {type(table).__name__}")
-    return table
 
 
 def _inputs(
@@ -299,22 +288,5 @@ def _list_of_objects(
 
 
 def _parameters(table: dict[str, Any], *, of: str) -> dict[str, Any]:
-    parameters: dict[str, Any] = _optional(table, "parameters", kind=dict, default={}, of=of)
+    parameters: dict[str, Any] = optional(table, "parameters", kind=dict, default={}, of=of)
     return parameters
-
-
-def _optional(table: Mapping[str, Any], key: str, *, kind: type, default: Any, of: str) -> Any:
-    return required(table, key, kind=kind, of=of) if key in table else default
-
-
-def required(table: Mapping[str, Any], key: str, *, kind: type, of: str) -> Any:
-    """A field of the table `of` that name, of that kind exactly. Raises InvalidInput."""
-    if key not in table:
-        received = f"only {', '.join(table)}" if table else "none"
-        raise Malformed(f"{of} needs the field {key!r}, received {received}")
-    value = table[key]
-    if type(value) is not kind:
-        raise Malformed(
-            f"the field {key!r} of {of} must be {_KINDS[kind]}, received {reprlib.repr(value)}"
-        )
-    return value

@@ -21,9 +21,9 @@ from starlette.types import Receive, Scope, Send
 from ridgeline.errors import InvalidInput, Malformed
 from ridgeline.model import FREE, ModelSpec, TensorSpec
 from serving.dataplane import DataPlane
-from serving.protocol.http_codec import json_object
 from serving.protocol.http_inference import cancelled_on_disconnect, timeout_ns_of
 from serving.protocol.http_routes import MODEL_PATHS, body_of, model_of, route
+from serving.protocol.json_body import any_numbers, json_object
 from serving.protocol.parameters import checked_parameters, schedule_parameters
 from serving.protocol.statuses import status_of
 from serving.protocol.tensors import flattened, from_numbers, naming_model, to_numbers
@@ -49,6 +49,7 @@ class _Generation:
     def __init__(self, dataplane: DataPlane, *, max_request_bytes: int) -> None:
         self._dataplane = dataplane
         self._max_request_bytes = max_request_bytes
+        self._any_number = dataplane.like_triton
 
     async def generate(self, request: Request) -> Response:
         """The one answer of a model."""
@@ -62,7 +63,8 @@ class _Generation:
                         "generate expects model to produce exactly 1 response, use generate "
                         "stream for model that generates various number of responses"
                     )
-        return Response(_encoded(first), media_type="application/json")
+        encoded = _encoded(first, any_number=self._any_number)
+        return Response(encoded, media_type="application/json")
 
     async def generate_stream(self, request: Request) -> Response:
         """Every answer of a model as an event; an error before the first one is a status."""
@@ -72,11 +74,11 @@ class _Generation:
         try:
             with cancelled_on_disconnect(request):
                 first = await anext(answers, None)
-                event = None if first is None else _encoded(first)
+                event = None if first is None else _encoded(first, any_number=self._any_number)
         except BaseException:
             await stream.aclose()
             raise
-        return _Events(event, answers=answers, stream=stream)
+        return _Events(event, answers=answers, stream=stream, any_number=self._any_number)
 
     async def _asked(self, request: Request) -> InferRequest:
         name, version = model_of(request)
@@ -85,7 +87,8 @@ class _Generation:
         body = await body_of(request, most_bytes=self._max_request_bytes)
         spec = self._dataplane.find(name, version=version).loaded.spec
         with naming_model(name):
-            return _decoded(json_object(body), spec=spec, version=version, deadline_ns=deadline_ns)
+            table = json_object(body, any_number=self._any_number)
+            return _decoded(table, spec=spec, version=version, deadline_ns=deadline_ns)
 
 
 class _Events(Response):
@@ -99,10 +102,12 @@ class _Events(Response):
         *,
         answers: AsyncGenerator[InferResponse, None],
         stream: AsyncGenerator[InferResponse, None],
+        any_number: bool,
     ) -> None:
         super().__init__(headers={"cache-control": "no-cache"})
         del self.headers["content-length"]
         self._first, self._answers, self._stream = first, answers, stream
+        self._any_number = any_number
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         sending = asyncio.create_task(self._send(send))
@@ -129,7 +134,7 @@ class _Events(Response):
         """The next event; an error is the last one."""
         try:
             answer = await anext(self._answers, None)
-            return None if answer is None else _encoded(answer)
+            return None if answer is None else _encoded(answer, any_number=self._any_number)
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
             await self._answers.aclose()
             return orjson.dumps({"error": status_of(error)[2]})
@@ -216,7 +221,7 @@ def _shape(count: int, *, tensor: TensorSpec) -> tuple[int, ...]:
     return tensor.shape
 
 
-def _encoded(response: InferResponse) -> bytes:
+def _encoded(response: InferResponse, *, any_number: bool) -> bytes:
     """Outputs beside the model's name; a single value stands without a list."""
     table: dict[str, Any] = {
         "model_name": response.model_name,
@@ -226,6 +231,7 @@ def _encoded(response: InferResponse) -> bytes:
         table["id"] = response.id
     for name, array in response.outputs.items():
         with naming_model(response.model_name):
-            values = to_numbers(array, name=name)
-        table[name] = values[0] if len(values) == 1 else values
+            values = to_numbers(array, name=name, any_number=any_number)
+        value = values[0] if len(values) == 1 else values
+        table[name] = any_numbers(value) if any_number else value
     return orjson.dumps(table, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -62,6 +62,7 @@ class _Inference:
             headers=self._dataplane.forwarding.of_http(request.headers.items()),
             regions=self._dataplane.regions,
             spec=lambda: self._dataplane.find(model, version=version).loaded.spec,
+            any_number=self._dataplane.like_triton,
         )
         decoded = decode_request(body, head=head)
         if decoded.wishes.classify:

@@ -10,8 +10,8 @@ from starlette.routing import Route
 from ridgeline.errors import Malformed
 from serving.dataplane import DataPlane
 from serving.protocol.cuda_memory import check_status, refuse
-from serving.protocol.http_codec import json_object, required
 from serving.protocol.http_routes import body_of, route
+from serving.protocol.json_body import json_object, required
 
 _MAX_BODY_BYTES = 64 * 1024
 

@@ -19,6 +19,7 @@ from ridgeline.errors import (
     Unusable,
 )
 from serving.execution import EngineFault
+from serving.log_settings import UnknownFormat
 from serving.model_errors import Cancelled, UnknownFault
 from serving.served import LoadFault, UnknownVersion
 
@@ -54,6 +55,7 @@ TRITON_STATUSES: Table = (
     (Malformed, grpc.StatusCode.INVALID_ARGUMENT, HTTPStatus.INTERNAL_SERVER_ERROR),
     (Unusable, grpc.StatusCode.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR),
     (DeadlineExceeded, grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
+    (UnknownFormat, grpc.StatusCode.INVALID_ARGUMENT, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
 

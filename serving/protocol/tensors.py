@@ -155,8 +155,11 @@ def from_numbers(data: Any, *, datatype_name: str, shape: Sequence[int], name: s
     return _numbers(elements, kind=kind, name=name).reshape(shape)
 
 
-def to_numbers(array: np.ndarray, *, name: str) -> Any:
-    """A flat list for JSON. Raises InvalidInput for what JSON cannot carry: NaN, raw bytes."""
+def to_numbers(array: np.ndarray, *, name: str, any_number: bool = False) -> Any:
+    """A flat list for JSON. Raises InvalidInput for what JSON cannot carry: NaN, raw bytes.
+
+    With `any_number` NaN and infinity may be in it.
+    """
     if array.dtype.kind in "OSU":
         try:
             return [_as_bytes(element).decode("utf-8") for element in array.ravel()]
@@ -166,7 +169,7 @@ def to_numbers(array: np.ndarray, *, name: str) -> Any:
             ) from None
     if datatype_of_numpy(array.dtype).name in _BINARY_ONLY:
         raise InvalidInput(f"output {name!r} cannot be sent as JSON; ask for it as binary data")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not any_number and not np.isfinite(array).all():
         raise InvalidInput(
             f"output {name!r} holds NaN or infinity, which JSON cannot carry; "
             "ask for it as binary data"

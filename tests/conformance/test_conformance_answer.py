@@ -31,6 +31,10 @@ def test_true_is_no_number_and_nan_is_itself():
     assert same(1, 1.0)
     assert same(math.nan, math.nan)
     assert not same(math.nan, 0.0)
+    assert same({"a": [math.nan]}, {"a": [math.nan * 1]})
+    assert not same({"a": [1]}, {"a": [True]})
+    assert not same({"a": [1]}, {"a": [1, 1]})
+    assert not same({"a": 1}, {"b": 1})
 
 
 def test_the_wording_of_an_error_is_not_compared():

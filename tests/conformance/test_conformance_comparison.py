@@ -16,7 +16,7 @@ from conformance.comparison import (
 )
 from ridgeline.errors import InvalidInput
 
-WHY = Difference(("http/b*", "http/never"), "better", "because")
+WHY = Difference(("http/b*", "http/never"), "wrong", "because")
 
 
 def outcome(name, status, verdict=Verdict.PASS):
@@ -45,6 +45,25 @@ def test_a_difference_without_a_reason_is_found(compared):
     assert [each.case for each in unexplained(bare)] == ["http/b"]
 
 
+def test_a_kind_that_keeps_the_status_explains_no_other_one(compared):
+    same_status = Difference(WHY.cases, "specification", "because")
+    [differing] = [each for each in compared if each.differs]
+
+    [again] = compare([differing.ours], theirs=[differing.theirs], reasons=[same_status])
+
+    assert unexplained([again]) == [again]
+
+
+def test_a_body_may_differ_by_a_reason_that_keeps_the_status():
+    ours, theirs = (Outcome("http/b", Verdict.PASS, "", Answer("200", body)) for body in ("x", "y"))
+    same_status = Difference(WHY.cases, "specification", "because")
+
+    compared = compare([ours], theirs=[theirs], reasons=[same_status])
+
+    assert [each.differs for each in compared] == [True]
+    assert unexplained(compared) == []
+
+
 def test_a_reason_without_a_difference_is_found(compared):
     assert idle(compared, reasons=[WHY]) == ["http/never"]
 
@@ -57,7 +76,8 @@ def test_the_table_stands_between_its_markers(compared, tmp_path):
 
     text = page.read_text()
     assert "| `http/b` | 400 | 500 | because |" in text
-    assert "2 were put to both Ridgeline and Triton: 1 are answered alike, 1 differently" in text
+    assert "2 were put to both Ridgeline and Triton: 1 are answered alike, 1 differently, " in text
+    assert "1 of them with another status" in text
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -357,14 +358,18 @@ async def test_a_server_that_cancels_a_request_is_not_taken_for_a_client_that_le
         await request
 
 
-async def test_tritons_codes_are_told_where_they_are_asked_for(
-    repository, models, settings, asgi, tmp_path
-):
+@pytest.fixture
+async def like_triton(repository, models, settings, asgi):
+    """The application where Triton's codes are asked for."""
     repository.add("identity", models.identity())
     registry = Registry(replace(settings, status_codes="triton"))
     await registry.load()
-    client = asgi(http_app(DataPlane(registry), max_request_bytes=MAX_REQUEST_BYTES))
-    memory = "/v2/systemsharedmemory/region/r/register"
+    yield asgi(http_app(DataPlane(registry), max_request_bytes=MAX_REQUEST_BYTES))
+    await registry.close(drain_seconds=60)
+
+
+async def test_tritons_codes_are_told_where_they_are_asked_for(like_triton, tmp_path):
+    client, memory = like_triton, "/v2/systemsharedmemory/region/r/register"
     key = json.dumps({"key": f"/{tmp_path.name}-nope", "byte_size": 8}).encode()
 
     assert (await _infer(client, b"{")).status == 500
@@ -374,7 +379,29 @@ async def test_tritons_codes_are_told_where_they_are_asked_for(
     assert (await client.call("GET", "/v2/models/nope/ready")).status == 400
     assert (await client.call("GET", "/v2/models/identity/versions/one/ready")).status == 404
     assert (await client.call("GET", "/v2/models/identity/ready")).status == 200
-    await registry.close(drain_seconds=60)
+    cut = await _infer(client, _body([1, 2]), headers={"Inference-Header-Content-Length": "7.5"})
+    assert cut.status == 500
+    roman = b'{"log_format": "roman"}'
+    assert (await client.call("POST", "/v2/logging", chunks=[roman])).status == 503
+
+
+async def test_nan_and_infinity_are_numbers_where_tritons_codes_are_asked_for(like_triton):
+    answer = await _infer(like_triton, b"\xef\xbb\xbf" + _body([math.nan, -math.inf]))
+
+    assert answer.status == 200
+    assert b"[NaN, -Infinity]" in answer.body
+    assert np.isnan(json.loads(answer.body)["outputs"][0]["data"][0])
+
+
+async def test_numbers_that_are_finite_are_written_alike_everywhere(like_triton):
+    assert (await _infer(like_triton, _body([1.5, -2]))).json["outputs"][0]["data"] == [1.5, -2]
+
+
+@pytest.mark.parametrize(
+    "body", [b"[NaN", b'{"NaN": "\\ud800"}', b"[" * 9_000 + b"NaN", b"NaN" * 10, b"\xef\xbb\xbf{"]
+)
+async def test_what_is_no_json_for_triton_either_is_refused(like_triton, body):
+    assert (await _infer(like_triton, body)).status == 500
 
 
 @pytest.mark.parametrize("path", ["", "/ready", "/config", "/stats"])

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ridgeline.datatypes import DATATYPES
-from ridgeline.errors import InvalidInput, NotFound, RidgelineError
+from ridgeline.errors import InvalidInput, Malformed, NotFound, RidgelineError
 from serving.protocol.http_codec import HEADER_LENGTH, Head, decode_request, encode_response
 from serving.request import InferResponse
 
@@ -57,6 +57,15 @@ def test_every_part_of_a_json_request_arrives():
     assert not decoded.is_plain
     assert not decoded.binary_by_default
     assert (request.priority, request.timeout_ns, request.deadline_ns) == (0, None, None)
+
+
+def test_json_that_ends_before_its_end_asks_where_binary_data_begin():
+    header = _body({"inputs": [_tensor(parameters={"binary_data_size": 4})]})
+
+    with pytest.raises(InvalidInput, match=f"it ends after {len(header)} bytes, .* binary data"):
+        _decode(header + bytes(4))
+    with pytest.raises(Malformed, match="not valid JSON: unexpected"):
+        _decode(header[:-1] + bytes(4))
 
 
 def test_deadline_priority_and_timeout_arrive():

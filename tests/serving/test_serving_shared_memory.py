@@ -40,6 +40,14 @@ def test_a_region_is_read_and_written_from_its_offset_on(regions, folder):
     assert region.read(offset=50, size_bytes=0) == b""
 
 
+def test_where_regions_are_whole_pages_their_offsets_are_multiples(folder):
+    regions = Regions(folder=folder, offset_unit_bytes=50)
+
+    assert _register(regions, offset=50, size=3).read(offset=0, size_bytes=1) == bytes([50])
+    with pytest.raises(InvalidInput, match="must be a multiple of 50 bytes, a page, received 10"):
+        _register(regions, name="other", offset=10, size=3)
+
+
 @pytest.mark.parametrize(
     ("offset", "size"), [(0, 101), (100, 1), (101, 0), (-1, 1), (0, -1), (2**63, 1), (1, 2**64)]
 )

@@ -7,6 +7,7 @@ import pytest
 
 from ridgeline import errors
 from serving.execution import EngineFault
+from serving.log_settings import UnknownFormat
 from serving.model_errors import Cancelled, UnknownFault
 from serving.protocol.statuses import status_of
 from serving.served import UnknownVersion
@@ -41,6 +42,7 @@ def test_each_error_has_its_status(error, code, status, caplog):
         (errors.Malformed, grpc.StatusCode.INVALID_ARGUMENT, 500),
         (errors.Unusable, grpc.StatusCode.INTERNAL, 500),
         (errors.DeadlineExceeded, grpc.StatusCode.UNAVAILABLE, 503),
+        (UnknownFormat, grpc.StatusCode.INVALID_ARGUMENT, 503),
         (errors.InvalidInput, grpc.StatusCode.INVALID_ARGUMENT, 400),
         (errors.NotFound, grpc.StatusCode.NOT_FOUND, 404),
     ],
