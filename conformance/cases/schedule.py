@@ -14,7 +14,8 @@ from conformance.samples import add_raw, json_input, message
 
 _EXTENSION = "schedule_policy"
 _ROW = np.array([[1.5, -2.0]], dtype=np.float32)
-_LONG = np.full((1, 2), 100_000, dtype=np.float32)  # products: some tenths of a second
+_LONG = np.full((1, 2), 30_000, dtype=np.float32)  # products: about a tenth of a second
+_FEWEST_OTHERS, _MOST_OTHERS = 3, 80
 _MOST_PATIENCE_S = 30.0
 _PAUSE_S = 0.01  # of a client that was refused
 _LATE_HTTP = Expected(("503", "504", "429"), {"error": ANY})
@@ -65,7 +66,7 @@ def _queues(protocol: str) -> Iterator[Case]:
     waits = _infer(protocol, "patient", _ROW, timeout=1000)
     yield Case(
         f"{protocol}/schedule/timeout-while-another-runs",
-        _behind("patient", 3, waits),
+        _behind("patient", waits),
         late,
         extension=_EXTENSION,
         models=("patient",),
@@ -73,18 +74,19 @@ def _queues(protocol: str) -> Iterator[Case]:
     refused = _infer(protocol, "crowded", _ROW)
     yield Case(
         f"{protocol}/schedule/queue-that-is-full",
-        _behind("crowded", 3, refused),
+        _behind("crowded", refused),
         late,
         extension=_EXTENSION,
         models=("crowded",),
     )
 
 
-def _behind(model: str, others: int, ask: Ask) -> Ask:
-    """Ask while so many clients keep the model busy with long requests.
+def _behind(model: str, ask: Ask) -> Ask:
+    """Ask while other clients keep the model busy with long requests, and give the last answer.
 
-    Nobody can ask a server whether its queue is full: ask until the answer is another one than
-    that of an idle model, for as long as it may take, and give the last answer.
+    Nobody can ask a server whether its queue is full, nor how many requests it runs at once, which
+    may be one for each core: one more client comes with every answer that is that of a model with
+    time to spare, until there are enough for whatever the server is and whatever else runs there.
     """
 
     def asked(server: Server) -> Answer:
@@ -96,13 +98,20 @@ def _behind(model: str, others: int, ask: Ask) -> Ask:
                 if server.grpc.call("ModelInfer", request).failed:
                     enough.wait(_PAUSE_S)
 
-        threads = [threading.Thread(target=keep_busy) for _ in range(others)]
-        for thread in threads:
-            thread.start()
+        threads: list[threading.Thread] = []
+
+        def add_client() -> None:
+            threads.append(threading.Thread(target=keep_busy))
+            threads[-1].start()
+
         until = time.monotonic() + _MOST_PATIENCE_S
         try:
+            for _ in range(_FEWEST_OTHERS):
+                add_client()
             answer = ask(server)
             while not answer.failed and time.monotonic() < until:
+                if len(threads) < _MOST_OTHERS:
+                    add_client()
                 answer = ask(server)
             return answer
         finally:
