@@ -8,6 +8,7 @@ from ridgeline import repository, roofline
 from ridgeline.cost import ModelCost
 from ridgeline.errors import NotFound
 from ridgeline.hardware import Hardware
+from ridgeline.roof import Roof
 
 _NS_PER_MS = 1e6
 _NO_COST = (
@@ -41,7 +42,7 @@ def beside_floor(
     samples_per_s: float,
     batch_size: int,
     cost: ModelCost | None,
-    hardware: Hardware | None,
+    hardware: Roof | None,
     note: str | None,
 ) -> Beside:
     """Compare a run with the floor of one pass over `batch_size` samples on `hardware`."""
@@ -67,6 +68,18 @@ def beside_floor(
         share_of_peak=achieved / hardware.peak_flops_per_s,
         note=note,
     )
+
+
+def roof_under(
+    hardware: Hardware | None, *, device: str, note: str | None
+) -> tuple[Roof | None, str | None]:
+    """The roof of the device that a model runs on, or None and why it is unknown."""
+    if hardware is None:
+        return None, note
+    try:
+        return hardware.roof_of(device), note
+    except NotFound as error:
+        return None, f"the model runs on {device}: {error}"
 
 
 def cost_in_repository(root: Path, *, model: str, version: str) -> ModelCost | None:

@@ -5,6 +5,7 @@ files become one page: each keeps its machine, runs carry the label of their ser
 file where two files hold the same label.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ridgeline.errors import CorruptData, InvalidInput, NotFound
-from ridgeline.hardware import Hardware
+from ridgeline.hardware import CPU, Hardware
+from ridgeline.roof import Roof
 
 FORMAT = "ridgeline measurements 1"
 SINGLE, SWEEP, OFFLINE = "single-stream", "multi-stream", "offline"
@@ -42,6 +44,7 @@ class Row:
     client_us: float
     load_average: float
     server: str
+    device: str = CPU
 
     @property
     def achieved_flops_per_s(self) -> float | None:
@@ -64,6 +67,16 @@ class Measured:
     def labels(self) -> tuple[str, ...]:
         """The servers, in the order of the files."""
         return tuple(dict.fromkeys(row.label for row in self.rows))
+
+    @property
+    def roof(self) -> Roof | None:
+        """That of the device of all runs, in the first file's machine; None if unknown."""
+        devices = {row.device for row in self.rows}
+        if not self.machines or len(devices) > 1:
+            return None
+        with contextlib.suppress(NotFound):
+            return self.machines[0][1].roof_of(devices.pop())
+        return None
 
     @property
     def below_floor(self) -> tuple[Row, ...]:
@@ -161,4 +174,5 @@ def _row(run: Mapping[str, Any], *, label: str) -> Row:
         load_average=float(run["environment"]["load_average"]),
         client_us=1e6 * run["client"]["cpu_s_per_request"],
         server=f"{run['server']['name']} {run['server']['version']}",
+        device=run["model"].get("device", CPU),
     )

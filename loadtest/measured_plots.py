@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from loadtest.measured import Row
 from loadtest.plots import _STYLE, BLUE, GREEN, GREY, ORANGE, _plain, _svg
-from ridgeline.hardware import Hardware
+from ridgeline.roof import Roof
 
 _MARKERS, _LINES = "osD^v", ("-", "--", ":", "-.", (0, (1, 2)))
 _COLOURS = (BLUE, ORANGE, GREEN, GREY, "#CC79A7")
@@ -29,7 +29,7 @@ _PARTS = (
 )
 
 
-def latency_against_flops(rows: Sequence[Row], *, hardware: Hardware | None) -> str:
+def latency_against_flops(rows: Sequence[Row], *, hardware: Roof | None) -> str:
     """Medians of single samples over FLOPs, both axes logarithmic, with the floor below."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 5), layout="constrained")
@@ -72,7 +72,7 @@ def latency_against_flops(rows: Sequence[Row], *, hardware: Hardware | None) -> 
         return _svg(figure, name="latency-against-flops")
 
 
-def roofline(rows: Sequence[Row], *, hardware: Hardware) -> str:
+def roofline(rows: Sequence[Row], *, hardware: Roof) -> str:
     """Achieved FLOP/s over arithmetic intensity, under the machine's roofs."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")

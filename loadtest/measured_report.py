@@ -61,7 +61,7 @@ def _best(singles: list[Row]) -> list[tuple[str, float]]:
 
 def _plots(data: Measured, singles: list[Row]) -> Mapping[str, str]:
     """The plots that the data have something for; empty text for the others."""
-    machine = data.machines[0][1] if data.machines else None
+    roof = data.roof
     bounded = [row for row in singles if row.flops and row.floor_ms]
     sweep = [row for row in data.rows if row.scenario in (SINGLE, SWEEP)]
     several = len({row.batch_size for row in sweep}) > 1
@@ -69,8 +69,8 @@ def _plots(data: Measured, singles: list[Row]) -> Mapping[str, str]:
     left_out: Any = (data.prediction or {}).get("left_out")
     plots = measured_plots
     return {
-        "flops": plots.latency_against_flops(bounded, hardware=machine) if bounded else "",
-        "roofline": plots.roofline(_at_best(data), hardware=machine) if machine and bounded else "",
+        "flops": plots.latency_against_flops(bounded, hardware=roof) if bounded else "",
+        "roofline": plots.roofline(_at_best(data), hardware=roof) if roof and bounded else "",
         "curves": plots.throughput_curves(data.curves) if data.curves else "",
         "percentiles": plots.percentiles(_spread(singles)),
         "sweep": plots.batch_sweep(sweep) if several else "",

@@ -8,7 +8,7 @@ import numpy as np
 
 from loadtest.breakdown import Breakdown
 from loadtest.correctness import Checked
-from loadtest.floor import Beside, beside_floor
+from loadtest.floor import Beside, beside_floor, roof_under
 from loadtest.recording import INVALID, VALID, Recording
 from loadtest.schedule import scenario_of
 from loadtest.served import ServedModel
@@ -103,6 +103,7 @@ def run_result(
 ) -> RunResult:
     """Judge a recording with at least one answered request, and set it beside the floor."""
     latency = summarise(recording.latencies_ns)
+    roof, note = roof_under(target.hardware, device=target.model.device, note=target.note)
     return RunResult(
         settings=settings,
         batch_size=batch_size,
@@ -114,8 +115,8 @@ def run_result(
             samples_per_s=_throughput(recording, batch_size=batch_size)["samples_per_s"],
             batch_size=batch_size,
             cost=target.cost,
-            hardware=target.hardware,
-            note=target.note,
+            hardware=roof,
+            note=note,
         ),
         reasons=reasons_against(
             recording,
@@ -162,6 +163,7 @@ def _model(target: Target) -> dict[str, Any]:
         "name": model.name,
         "version": model.version,
         "max_batch_size": model.max_batch_size,
+        "device": model.device,
         "inputs": [asdict(tensor) for tensor in model.inputs],
         "outputs": [asdict(tensor) for tensor in model.outputs],
         "cost": cost.summary() if cost else None,

@@ -6,7 +6,8 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from ridgeline.cost import ModelCost
 from ridgeline.errors import InvalidInput
-from ridgeline.model import FREE, TensorSpec
+from ridgeline.hardware import CPU
+from ridgeline.model import FREE, PROVIDER, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class ServedModel:
     """A model as its server describes it. Shapes are full: they hold the batch axis.
 
     `max_batch_size` and `cost` are None where the server answers no ModelConfig, or says nothing
-    of the cost there.
+    of the cost there. `device` is where it runs, such as "cpu" or "gpu:0".
     """
 
     name: str
@@ -23,6 +24,7 @@ class ServedModel:
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int | None = None
     cost: ModelCost | None = None
+    device: str = CPU
 
     def input_shape(self, tensor: TensorSpec, *, batch_size: int) -> tuple[int, ...]:
         """The shape to send: the batch size on a free first axis, 1 on other free axes.
@@ -75,7 +77,24 @@ def served_model(
         outputs=tuple(_tensor(tensor) for tensor in metadata.outputs),
         max_batch_size=config.max_batch_size if config else None,
         cost=ModelCost.from_parameters(parameters),
+        device=_device(config) if config else CPU,
     )
+
+
+def _device(config: model_config_pb2.ModelConfig) -> str:
+    """Where the model runs: as our server says, else by its instances; of several GPUs the first.
+
+    Triton writes the kinds of instances into every configuration that it answers.
+    """
+    gpus = [
+        group
+        for group in config.instance_group
+        if group.kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+    ]
+    number = next((group.gpus[0] for group in gpus if group.gpus), 0)
+    told = config.parameters[PROVIDER].string_value if PROVIDER in config.parameters else ""
+    on_gpu = told != CPU if told else bool(gpus)
+    return f"gpu:{number}" if on_gpu else CPU
 
 
 def _tensor(tensor: service_pb2.ModelMetadataResponse.TensorMetadata) -> TensorSpec:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ridgeline.gpu import installed
+
 _ENGINES = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -26,11 +28,15 @@ class Fingerprint:
     numpy: str
     blas: str
     engine: str = ""
+    gpus: str = ""
 
     @property
     def digest(self) -> str:
         """A short name for this machine, fit for a file name."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        table = asdict(self)
+        if not self.gpus:  # machines without one keep the names of their files
+            del table["gpus"]
+        return hashlib.sha256(json.dumps(table).encode()).hexdigest()[:16]
 
 
 def current_fingerprint() -> Fingerprint:
@@ -45,6 +51,7 @@ def current_fingerprint() -> Fingerprint:
         numpy=np.__version__,
         blas=f"{blas['name']} {blas['version']}",
         engine=_engine(),
+        gpus=", ".join(f"{gpu.name} (driver {gpu.driver})" for gpu in installed()),
     )
 
 

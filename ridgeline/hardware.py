@@ -5,33 +5,33 @@ under numpy; matrix products and convolutions in ONNX Runtime), so that no model
 bandwidth the fastest of reading (or copying) arrays with every core, once per size of what is read,
 since a small model lives in the caches. Everything is repeated until the best no longer rises, and
 kept in the user's cache folder under a fingerprint of the machine, with medians and spreads;
-`ridgeline hardware` prints it.
+`ridgeline hardware` prints it. GPUs have roofs of their own (`ridgeline.gpu`).
 """
 
 import contextlib
 import datetime
-import itertools
 import json
 import logging
-import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ridgeline import echo_probe, hardware_probe
-from ridgeline.errors import CorruptData, InvalidInput, NotFound
+from ridgeline import echo_probe, gpu, hardware_probe
+from ridgeline.errors import CorruptData, NotFound
 from ridgeline.fingerprint import Fingerprint, current_fingerprint
+from ridgeline.gpu import Gpu
 from ridgeline.hardware_probe import Gemm, Kernel
+from ridgeline.roof import Roof, better_fields, falling, roof_fields
 
-_KIB, _MIB = 2**10, 2**20
+FORMAT = 2  # of the cache; 1 knew no GPUs
+CPU = "cpu"  # the name of that device; GPUs are "gpu:0", "gpu:1", ...
 _LOG = logging.getLogger(__name__)
 _LATENCIES = ("engine_call", "loopback", "grpc")
-_NUMBERS_PER_FP32 = {"fp16": 2, "bf16": 2, "int8": 4}
 _LEAST_ROUNDS, _MOST_ROUNDS = 2, 5
 _RISE = 0.02  # a round that raises the peak by less has found nothing new
 
@@ -54,82 +54,67 @@ class Latency:
         return cls(p50_ns=p50, p5_ns=p5, p95_ns=p95, count=len(times_ns))
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """The measured roofs of one machine. Rates are per second, spreads relative to the median.
+@dataclass(frozen=True, kw_only=True)
+class Hardware(Roof):
+    """One machine: the roof of its CPU, and its GPUs. Spreads are relative to the median.
 
-    `bandwidth_by_working_set` holds (bytes, bytes per second) in rising order of size,
-    `load_average` how many threads ran on the machine in the minute before: above 0 by much, the
-    rates came out too low. `peaks` holds (precision, operations per second) of others than fp32,
-    where a library has kernels for them. `rounds` says how often it was all repeated, `stable`
-    whether the last round raised the peak no more. Unknown latencies are None.
+    `load_average` is how many threads ran on the machine in the minute before: above 0 by much, the
+    rates came out too low. `rounds` says how often it was all repeated, `stable` whether the last
+    round raised the peak no more. Unknown latencies are None.
     """
 
     fingerprint: Fingerprint
-    peak_flops_per_s: float
-    memory_bandwidth_bytes_per_s: float
-    bandwidth_by_working_set: tuple[tuple[int, float], ...]
     measured_at: str
     peak_spread: float = 0.0
     memory_bandwidth_spread: float = 0.0
     gemm: tuple[Gemm, ...] = ()
     load_average: float = 0.0
     kernels: tuple[Kernel, ...] = ()
-    peaks: tuple[tuple[str, float], ...] = ()
     unsupported: Mapping[str, str] = field(default_factory=dict)
     engine_call: Latency | None = None
     loopback: Latency | None = None
     grpc: Latency | None = None
     rounds: int = 1
     stable: bool = True
+    gpus: tuple[Gpu, ...] = ()
+    format: int = FORMAT
 
-    def __post_init__(self) -> None:
-        rates = [rate for _, rate in self.bandwidth_by_working_set]
-        for rate in (self.peak_flops_per_s, self.memory_bandwidth_bytes_per_s, *rates):
-            if not (math.isfinite(rate) and rate > 0):
-                raise InvalidInput(f"rates of a machine must be positive, received {rate}")
-        sizes = [size for size, _ in self.bandwidth_by_working_set]
-        if any(low >= high for low, high in itertools.pairwise([0, *sizes])):
-            raise InvalidInput(f"working sets must be positive and rise, received {sizes}")
+    def roof_of(self, device: str) -> Roof:
+        """The roof of "cpu", or of a GPU such as "gpu:0".
 
-    def bandwidth_bytes_per_s(self, *, working_set_bytes: int) -> float:
-        """The bandwidth at that working set: of the largest measured one that it holds.
-
-        That is the faster of its two neighbours, so that a bound computed with it stays a bound;
-        the smallest measured one serves everything below it.
+        Raises NotFound where there is no such device, or it could not be measured.
         """
-        rates = [rate for _, rate in self.bandwidth_by_working_set]
-        within = sum(size <= working_set_bytes for size, _ in self.bandwidth_by_working_set)
-        return rates[max(within - 1, 0)] if rates else self.memory_bandwidth_bytes_per_s
-
-    def peak_of(self, precision: str) -> float:
-        """The most operations per second at a precision, never less than fp32 reaches.
-
-        Where no library here has kernels for it, what twice or four times as many numbers in a
-        register would do: a bound must not trust that nobody will write one.
-        """
-        known = dict(self.peaks).get(precision)
-        factor = _NUMBERS_PER_FP32.get(precision, 1) if known is None else 1
-        return max(factor * self.peak_flops_per_s, known or 0.0)
+        if device == CPU:
+            return self
+        number = device.removeprefix("gpu:")
+        if not number.isdecimal() or int(number) >= len(self.gpus):
+            raise NotFound(f"this machine has {len(self.gpus)} GPUs that are known, no {device!r}")
+        found = self.gpus[int(number)]
+        if found.roof is None:
+            raise NotFound(f"{device} ({found.name}) was not measured: {found.problem}")
+        return found.roof
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> "Hardware":
-        """Read back what `dataclasses.asdict` made of one, as JSON. Raises CorruptData."""
+        """Read back what `dataclasses.asdict` made of one, as JSON. Raises CorruptData.
+
+        What was written in the first format has no GPUs.
+        """
         try:
-            pairs = [(int(size), float(rate)) for size, rate in table["bandwidth_by_working_set"]]
-            peaks = [(str(name), float(rate)) for name, rate in table.get("peaks", ())]
+            roof = roof_fields(table)
             latencies = {
                 name: Latency(**table[name]) if table.get(name) else None for name in _LATENCIES
             }
             return cls(
                 **{
+                    "format": 1,
                     **table,
                     **latencies,
+                    **roof,
                     "fingerprint": Fingerprint(**table["fingerprint"]),
-                    "bandwidth_by_working_set": tuple(pairs),
-                    "peaks": tuple(peaks),
                     "gemm": tuple(Gemm.from_table(row) for row in table["gemm"]),
                     "kernels": tuple(Kernel.from_table(row) for row in table.get("kernels", ())),
+                    "gpus": tuple(Gpu.from_table(row) for row in table.get("gpus", ())),
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -139,9 +124,9 @@ class Hardware:
 def load(*, refresh: bool = False, announce: Callable[[str], object] = _LOG.info) -> Hardware:
     """The figures of this machine, from the cache, or measured (about half a minute) and cached.
 
-    Measured again where `refresh` is set, the fingerprint differs or the file is damaged. Of each
-    figure the better is kept, since others on the machine can only make it slower; to forget what
-    was measured, delete the file.
+    Measured again where `refresh` is set, the fingerprint differs, or the file is damaged or of
+    another format. Of each figure the better is kept, since others on the machine can only make it
+    slower; to forget what was measured, delete the file.
     `announce` is told before it is measured.
     """
     fingerprint = current_fingerprint()
@@ -151,7 +136,7 @@ def load(*, refresh: bool = False, announce: Callable[[str], object] = _LOG.info
         before = read(path)
     if before and before.fingerprint != fingerprint:
         before = None
-    if before and not refresh:
+    if before and before.format == FORMAT and not refresh:
         return before
     announce("measuring this machine's peak FLOP/s and bandwidth, once, in about half a minute ...")
     hardware = measure(fingerprint)
@@ -204,7 +189,8 @@ def measure(fingerprint: Fingerprint) -> Hardware:
         best = replace(best, rounds=number, stable=stable)
         if stable and number >= _LEAST_ROUNDS:
             break
-    return replace(best, load_average=load_average)
+    gpus = tuple(gpu.measured(each) for each in gpu.installed())
+    return replace(best, load_average=load_average, gpus=gpus)
 
 
 def _round(fingerprint: Fingerprint) -> Hardware:
@@ -230,7 +216,7 @@ def _round(fingerprint: Fingerprint) -> Hardware:
         unsupported=engine.unsupported,
         memory_bandwidth_bytes_per_s=memory.bound_per_s,
         memory_bandwidth_spread=memory.spread,
-        bandwidth_by_working_set=_falling(
+        bandwidth_by_working_set=falling(
             (size, hardware_probe.read_rate(size, cores=cores).bound_per_s)
             for size in hardware_probe.WORKING_SETS_BYTES
         ),
@@ -241,32 +227,20 @@ def _round(fingerprint: Fingerprint) -> Hardware:
     )
 
 
-def _falling(rates: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
-    """Each size at least as fast as those beyond it: if it came out slower, others disturbed it."""
-    found = list(rates)
-    return tuple(
-        (size, max(rate for _, rate in found[place:])) for place, (size, _) in enumerate(found)
-    )
-
-
 def _better(one: Hardware, other: Hardware) -> Hardware:
-    """The better figure of each kind; the tables are those of the round with the higher peak."""
+    """The better figure of each kind; the tables are those of the round with the higher peak.
+
+    `other` is the later one: what there is now of GPUs, and the format, are its.
+    """
     whole = max(one, other, key=lambda each: each.peak_flops_per_s)
-    pairs = zip(one.bandwidth_by_working_set, other.bandwidth_by_working_set, strict=True)
-    peaks = dict(one.peaks)
-    peaks |= {name: max(peaks.get(name, 0.0), rate) for name, rate in other.peaks}
     return replace(
         whole,
-        memory_bandwidth_bytes_per_s=max(
-            one.memory_bandwidth_bytes_per_s, other.memory_bandwidth_bytes_per_s
-        ),
-        bandwidth_by_working_set=_falling(
-            (size, max(rate, again)) for (size, rate), (_, again) in pairs
-        ),
-        peaks=tuple(peaks.items()),
+        **better_fields(one, other),
         engine_call=_quicker(one.engine_call, other.engine_call),
         loopback=_quicker(one.loopback, other.loopback),
         grpc=_quicker(one.grpc, other.grpc),
+        gpus=gpu.better(one.gpus, other.gpus),
+        format=other.format,
     )
 
 

@@ -5,9 +5,14 @@ import functools
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ridgeline.gpu import Gpu
 from ridgeline.hardware import Hardware, cache_path, load
+from ridgeline.roof import Roof
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _KIB, _MIB = 2**10, 2**20
 
@@ -22,9 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The figures of this machine, as `Hardware.from_table` reads them."""
+    """The figures of this machine, as `Hardware.from_table` reads them, and datasheets of GPUs."""
     announce = functools.partial(print, file=sys.stderr)
-    return asdict(load(refresh=arguments.again, announce=announce))
+    hardware = load(refresh=arguments.again, announce=announce)
+    result = asdict(hardware)
+    for table, gpu in zip(result["gpus"], hardware.gpus, strict=True):
+        table["datasheet"] = asdict(gpu.sheet) if gpu.sheet else None
+    return result
 
 
 def show(result: Mapping[str, Any]) -> None:
@@ -44,6 +53,8 @@ def show(result: Mapping[str, Any]) -> None:
     console.print(table)
     for kernel, reason in hardware.unsupported.items():
         console.print(f"not supported here: {kernel} ({reason})", soft_wrap=True, markup=False)
+    for number, gpu in enumerate(hardware.gpus):
+        _show_gpu(gpu, number=number, console=console)
     how = "stable" if hardware.stable else "NOT stable: the last round still raised the peak"
     console.print(
         f"measured {hardware.measured_at}, {hardware.rounds} rounds, {how}, "
@@ -73,10 +84,53 @@ def _rates(hardware: Hardware) -> list[tuple[str, str, str, str]]:
     ]
     bandwidth = f"{hardware.memory_bandwidth_bytes_per_s / 1e9:.1f} GB/s"
     rows.append(("memory bandwidth", bandwidth, "", f"{hardware.memory_bandwidth_spread:.0%}"))
-    for size, rate in hardware.bandwidth_by_working_set:
+    return rows + [(*row, "", "") for row in _reading(hardware)]
+
+
+def _reading(roof: Roof) -> list[tuple[str, str]]:
+    rows = []
+    for size, rate in roof.bandwidth_by_working_set:
         name = f"{size // _MIB} MiB" if size >= _MIB else f"{size // _KIB} KiB"
-        rows.append((f"  reading {name} over and over", f"{rate / 1e9:.1f} GB/s", "", ""))
+        rows.append((f"  reading {name} over and over", f"{rate / 1e9:.1f} GB/s"))
     return rows
+
+
+_PRECISIONS = {"fp32": "fp32, TF32 off", "tf32": "fp32, TF32 on"}
+
+
+def _show_gpu(gpu: Gpu, *, number: int, console: "Console") -> None:
+    """What was measured, and what its maker promises beside it."""
+    from rich.table import Table
+
+    sheet = gpu.sheet
+    table = Table(
+        title=f"gpu:{number}: {gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB, driver {gpu.driver}",
+        caption=f"datasheet: {sheet.source}, dense" if sheet else "no datasheet is known here",
+    )
+    table.add_column("measured")
+    for name in ("best", "median", "spread", "datasheet"):
+        table.add_column(name, justify="right")
+    promised = {name: _tera(rate) for name, rate in sheet.peaks.items()} if sheet else {}
+    for row in gpu.kernels:
+        name = f"{_PRECISIONS.get(row.precision, row.precision)}, {row.kernel}"
+        best, median = _tera(row.rate.bound_per_s), _tera(row.rate.per_s)
+        spread = f"{row.rate.spread:.0%}"
+        table.add_row(name, best, median, spread, promised.get(row.precision, "?"))
+    if gpu.roof:
+        memory = f"{sheet.memory_bandwidth_bytes_per_s / 1e9:.1f} GB/s" if sheet else "?"
+        best = f"{gpu.roof.memory_bandwidth_bytes_per_s / 1e9:.1f} GB/s"
+        table.add_row("memory bandwidth", best, "", "", memory)
+        for name, rate in _reading(gpu.roof):
+            table.add_row(name, rate, "", "", "")
+    console.print(table)
+    if gpu.problem:
+        console.print(f"not measured: {gpu.problem}", soft_wrap=True, markup=False)
+    for kernel, reason in gpu.unsupported.items():
+        console.print(f"not supported there: {kernel} ({reason})", soft_wrap=True, markup=False)
+
+
+def _tera(rate: float) -> str:
+    return f"{rate / 1e12:.1f} T/s"
 
 
 def _giga(rate: float) -> str:

@@ -66,7 +66,10 @@ class Gemm:
 
 @dataclass(frozen=True)
 class Kernel:
-    """The rate of another kernel, in operations per second; one multiply-add is two."""
+    """The rate of another kernel, in operations per second; one multiply-add is two.
+
+    On a GPU, `threads` is 0.
+    """
 
     library: str
     kernel: str
@@ -97,7 +100,8 @@ def engine_rates(*, cores: int) -> Engine:
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
         return Engine()
     words = [sys.executable, "-m", "ridgeline.engine_probe", str(cores), str(_ENGINE_SECONDS)]
-    found = json.loads(_output(words, environment=dict(os.environ), what="kernels of ONNX Runtime"))
+    text = output_of(words, environment=dict(os.environ), what="kernels of ONNX Runtime")
+    found = json.loads(text)
     return Engine(
         kernels=tuple(Kernel.from_table(row) for row in found["kernels"]),
         unsupported=found["unsupported"],
@@ -128,7 +132,7 @@ def measure_gemm(*, threads: int, sizes: Sequence[int]) -> list[Gemm]:
         end_ns = time.perf_counter_ns() + _GEMM_SIZE_LEAST_NS
         while len(times) < _GEMM_RUNS or time.perf_counter_ns() < end_ns:
             times.append(_timed_ns(product))
-        rows.append(Gemm(size=size, threads=threads, rate=_rate(flops, times)))
+        rows.append(Gemm(size=size, threads=threads, rate=rate_of(flops, times)))
     return rows
 
 
@@ -141,11 +145,12 @@ def _gemm_in_a_process(threads: int) -> list[Gemm]:
     )
     environment = {**os.environ, **dict.fromkeys(_BLAS_THREADS, str(threads))}
     words = [sys.executable, "-c", program]
-    rows = json.loads(_output(words, environment=environment, what="the peak FLOP/s"))
+    rows = json.loads(output_of(words, environment=environment, what="the peak FLOP/s"))
     return [Gemm.from_table(row) for row in rows]
 
 
-def _output(words: Sequence[str], *, environment: Mapping[str, str], what: str) -> str:
+def output_of(words: Sequence[str], *, environment: Mapping[str, str], what: str) -> str:
+    """What a program of ours prints. Raises StepFailed with what it complains of."""
     done = subprocess.run(  # noqa: S603 - our own program
         words, env=environment, capture_output=True, text=True
     )
@@ -202,7 +207,7 @@ def _together(calls: Sequence[Callable[[], object]], *, amount: int) -> Rate:
         for _ in range(_BANDWIDTH_RUNS + 1):
             starts, ends = zip(*pool.map(timed, calls), strict=True)
             times_ns.append(max(ends) - min(starts))
-    return _rate(amount, times_ns[1:])  # the first run brought the bytes into the caches
+    return rate_of(amount, times_ns[1:])  # the first run brought the bytes into the caches
 
 
 def _timed_ns(call: Callable[[], object]) -> int:
@@ -211,7 +216,8 @@ def _timed_ns(call: Callable[[], object]) -> int:
     return time.perf_counter_ns() - start_ns
 
 
-def _rate(amount: int, times_ns: Sequence[int]) -> Rate:
+def rate_of(amount: int, times_ns: Sequence[int]) -> Rate:
+    """The rate of runs that did `amount` each, in those times."""
     rates = [1e9 * amount / time_ns for time_ns in times_ns]
     median = statistics.median(rates)
     spread = (max(rates) - min(rates)) / median

@@ -9,6 +9,7 @@ from tritonclient.grpc import model_config_pb2
 from ridgeline.datatypes import datatype, datatype_of_config
 from ridgeline.errors import InvalidInput
 
+PROVIDER = "ridgeline_execution_provider"  # a parameter: what runs a model, if not a CPU as usual
 FREE = -1  # the size of an axis that each request may choose
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ridgeline.cost import FLOPS_PER_MULTIPLY_ADD, ModelCost
-from ridgeline.hardware import Hardware
+from ridgeline.roof import Roof
 
 if TYPE_CHECKING:
     from ridgeline.graph_profile import Operator
@@ -45,8 +45,8 @@ class Floor:
         return "arithmetic" if self.flops_ns >= self.bytes_ns else "memory"
 
 
-def floor(cost: ModelCost, *, batch_size: int, hardware: Hardware) -> Floor:
-    """The floor of one pass over `batch_size` samples on that machine.
+def floor(cost: ModelCost, *, batch_size: int, hardware: Roof) -> Floor:
+    """The floor of one pass over `batch_size` samples on that processor.
 
     Where the cost tells no layers, all multiply-adds are taken to be fp32, and the floor is the
     simple bound.
@@ -79,7 +79,7 @@ def _floor(*, flops_s: float, bytes_s: float, layers_s: float) -> Floor:
     )
 
 
-def operator_ns(operator: "Operator", *, pass_bytes: int, hardware: Hardware) -> float:
+def operator_ns(operator: "Operator", *, pass_bytes: int, hardware: Roof) -> float:
     """The roofline estimate of one operator: max(FLOPs / peak, all its bytes / bandwidth).
 
     `pass_bytes` is what the whole pass moves, which decides whether weights stay in a cache.
@@ -90,7 +90,7 @@ def operator_ns(operator: "Operator", *, pass_bytes: int, hardware: Hardware) ->
     return _NS_PER_S * max(operator.flops / hardware.peak_of(operator.precision), moved_s)
 
 
-def estimate_ns(operators: Sequence["Operator"], *, hardware: Hardware) -> float:
+def estimate_ns(operators: Sequence["Operator"], *, hardware: Roof) -> float:
     """The roofline estimate of a pass: the sum over its operators."""
     pass_bytes = sum(operator.weight_bytes for operator in operators)
     return sum(operator_ns(each, pass_bytes=pass_bytes, hardware=hardware) for each in operators)

@@ -151,6 +151,8 @@ def _opened(
 ) -> onnxruntime.InferenceSession:
     available = onnxruntime.get_available_providers()
     wanted = _PROVIDERS[settings.execution_provider]
+    if settings.execution_provider != "cpu":
+        onnxruntime.preload_dlls()  # CUDA's and cuDNN's lie in packages of their own
     try:
         return onnxruntime.InferenceSession(
             str(path), options, providers=[name for name in wanted if name in available]

@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 
 from ridgeline.cost import ModelCost
 from ridgeline.errors import NotFound, Overloaded, Unavailable, Unsupported
-from ridgeline.model import ModelSpec, spec_of
+from ridgeline.model import PROVIDER, ModelSpec, spec_of
 from ridgeline.repository import MODEL_FILE, ModelCard, check_digests, read_card, read_labels
 from serving.backends.engine_choice import Choice, Trial, chosen_engine, wished_engine
 from serving.backends.onnx_contract import completed, without_batches
@@ -170,6 +170,9 @@ def _chosen(
     config = completed(given, name=loading.model.name, engine=engine, settings=settings)
     if not batch_axis_holds(config, engine=engine):
         config = without_batches(config, given=given, engine=engine)
+    provider = engine_settings.execution_provider
+    if provider != "cpu" or model_config_pb2.ModelInstanceGroup.KIND_GPU in _kinds(given):
+        config.parameters[PROVIDER].string_value = provider
     spec = spec_of(config)
     choice = Choice(engine, measured_times(spec, engine=engine))
     trial = Trial(path, spec, choice, engine_settings, instances, loading.on_engine)
@@ -265,7 +268,7 @@ def _engine_settings(
     than one batch of several threads. `widen` cares for the batch that comes alone.
     """
     groups = list(config.instance_group) if config else []
-    kinds = {group.kind for group in groups}
+    kinds = _kinds(config)
     provider = settings.execution_provider
     if provider == "auto" and model_config_pb2.ModelInstanceGroup.KIND_GPU in kinds:
         provider = "cuda"
@@ -277,6 +280,11 @@ def _engine_settings(
         instances = cores if provider == "cpu" and not settings.engine_threads else 1
     threads = settings.engine_threads or max(1, cores // instances)
     return EngineSettings(threads=threads, execution_provider=provider), instances
+
+
+def _kinds(config: model_config_pb2.ModelConfig | None) -> set[int]:
+    """Where the configuration wants instances: KIND_CPU, KIND_GPU or KIND_AUTO."""
+    return {group.kind for group in config.instance_group} if config else set()
 
 
 def _counted_cost(path: Path, *, batches: bool) -> ModelCost | None:

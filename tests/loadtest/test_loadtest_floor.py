@@ -3,11 +3,13 @@ import dataclasses
 import pytest
 from tritonclient.grpc import model_config_pb2
 
-from loadtest.floor import beside_floor, cost_in_repository, is_this_machine
+from loadtest.floor import beside_floor, cost_in_repository, is_this_machine, roof_under
 from ridgeline.cost import ModelCost
 from ridgeline.errors import NotFound
+from ridgeline.gpu import Gpu
 from ridgeline.model import ModelSpec, TensorSpec, config_of
 from ridgeline.repository import ModelCard, publish
+from ridgeline.roof import Roof
 
 COST = ModelCost(
     multiply_adds_per_sample=1_000_000,
@@ -47,6 +49,24 @@ def test_weights_decide_where_there_is_little_arithmetic(machine):
     cost = dataclasses.replace(COST, multiply_adds_per_sample=1, weight_bytes=400_000_000)
     # 400 MB at the 2 GB/s of the largest working set measured.
     assert beside(machine, cost=cost, p50=500, p99=500).floor_ms == pytest.approx(200, rel=1e-4)
+
+
+def test_the_floor_is_that_of_the_device_that_runs_the_model(machine):
+    roof = Roof(
+        peak_flops_per_s=1e12,
+        memory_bandwidth_bytes_per_s=4e9,
+        bandwidth_by_working_set=((2**20, 4e9),),
+    )
+    with_gpu = dataclasses.replace(machine, gpus=(Gpu("card", "GPU-a", "1", 2**34, roof=roof),))
+    found, note = roof_under(with_gpu, device="gpu:0", note=None)
+    assert (found, note) == (roof, None)
+    assert beside(found).floor_ms == pytest.approx(0.1, rel=0.01)  # the bytes decide there
+    assert roof_under(with_gpu, device="cpu", note=None) == (with_gpu, None)
+    found, note = roof_under(machine, device="gpu:0", note=None)
+    assert found is None
+    assert note is not None
+    assert note.startswith("the model runs on gpu:0: this machine has 0 GPUs")
+    assert roof_under(None, device="gpu:0", note="far away") == (None, "far away")
 
 
 def test_a_latency_below_the_floor_is_doubted(machine):

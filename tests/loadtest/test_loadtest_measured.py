@@ -1,13 +1,17 @@
 """The page of measurements: from real runs of the fake server to a browser that opens it."""
 
+import itertools
 import json
 import shutil
 import subprocess
+from dataclasses import asdict, replace
 
 import pytest
 
 from loadtest import measured, measured_plots
 from ridgeline.__main__ import main
+from ridgeline.gpu import Gpu
+from ridgeline.roof import Roof
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -106,8 +110,6 @@ def _run(label, model, *, flops, size, slots):
 
 @pytest.fixture
 def file(tmp_path, table, machine):
-    from dataclasses import asdict
-
     path = tmp_path / "measurements.json"
     path.write_text(json.dumps({**table, "hardware": asdict(machine)}))
     return path
@@ -200,3 +202,33 @@ def test_a_browser_shows_the_page_and_sorts_its_tables(page, tmp_path):
     title = done.stdout.partition("<title>")[2].partition("</title>")[0]
     assert title == "tiny tiny middle middle large large"  # by p50, rising
     assert done.stdout.count("<svg") == 7
+
+
+def test_runs_are_drawn_under_the_roof_of_the_device_that_they_ran_on(table, machine, tmp_path):
+    roof = Roof(
+        peak_flops_per_s=60e12,
+        memory_bandwidth_bytes_per_s=3e12,
+        bandwidth_by_working_set=((2**20, 3e12),),
+        peaks=(("fp16", 120e12),),
+    )
+    cards = (Gpu("a card", "GPU-a", "1", 2**34, roof=roof), Gpu("old", "b", "1", 0, problem="lame"))
+    hardware = asdict(replace(machine, gpus=cards))
+
+    def on(*devices):
+        runs = zip(table["runs"], itertools.cycle(devices), strict=False)
+        moved = [{**run, "model": {**run["model"], "device": device}} for run, device in runs]
+        return {**table, "hardware": hardware, "runs": moved}
+
+    assert measured.merge({"a": on("gpu:0")}).roof == roof
+    assert measured.merge({"a": on("gpu:1")}).roof is None  # was not measured
+    assert measured.merge({"a": on("gpu:0", "cpu")}).roof is None
+    assert measured.merge({"a": {**table, "hardware": hardware}}).roof == replace(
+        machine, gpus=cards
+    )
+    path, page = tmp_path / "gpu.json", tmp_path / "gpu.html"
+    path.write_text(json.dumps(on("gpu:0")))
+    assert main(["report", str(path), "--output", str(page)]) == 0
+    text = page.read_text()
+    assert "a card: fp32 60" in text
+    assert "fp16 120" in text
+    assert "old, not measured: lame" in text

@@ -1,4 +1,5 @@
 import pytest
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from loadtest.served import ServedModel, served_model
@@ -85,3 +86,28 @@ def test_a_batch_beyond_what_the_model_takes_is_refused():
 
 def test_a_model_without_a_batch_axis_of_its_own_has_no_largest_batch():
     model(-1, 4, max_batch_size=0).check_batch_size(1000)
+
+
+@pytest.mark.parametrize(
+    ("groups", "told", "expected"),
+    [
+        ("", "", "cpu"),
+        ("instance_group { kind: KIND_CPU count: 2 }", "", "cpu"),
+        ("instance_group { kind: KIND_GPU }", "", "gpu:0"),
+        (
+            "instance_group { kind: KIND_CPU } instance_group { kind: KIND_GPU gpus: 3 }",
+            "",
+            "gpu:3",
+        ),
+        ("instance_group { kind: KIND_GPU }", "cpu", "cpu"),
+        ("", "cuda", "gpu:0"),
+        ("", "tensorrt", "gpu:0"),
+    ],
+)
+def test_a_model_runs_where_its_server_says_else_where_its_instances_are(groups, told, expected):
+    config = text_format.Parse(groups, model_config_pb2.ModelConfig())
+    if told:
+        config.parameters["ridgeline_execution_provider"].string_value = told
+    served = served_model(metadata(), version="", config=config)
+    assert served.device == expected
+    assert list(config.parameters) == (["ridgeline_execution_provider"] if told else [])

@@ -1,17 +1,20 @@
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 
 import numpy as np
 import pytest
 
-from ridgeline import echo_probe, engine_probe, hardware, hardware_command, hardware_probe
+from ridgeline import echo_probe, engine_probe, gpu, hardware, hardware_command, hardware_probe
 from ridgeline.__main__ import main
 from ridgeline.errors import CorruptData, InvalidInput, NotFound, StepFailed
 from ridgeline.fingerprint import Fingerprint
+from ridgeline.gpu import Gpu
 from ridgeline.hardware import Hardware, Latency
 from ridgeline.hardware_probe import Engine, Gemm, Kernel, Rate
+from ridgeline.roof import Roof, falling
 
 KIB, MIB = 2**10, 2**20
 MACHINE = Hardware(
@@ -89,6 +92,70 @@ def test_the_second_look_is_answered_by_the_cache(measured):
     path = hardware.cache_path(first.fingerprint)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     assert path.name == f"hardware-{first.fingerprint.digest}.json"
+
+
+def test_figures_of_an_older_format_are_measured_again_and_not_forgotten(measured):
+    path = hardware.cache_path(hardware.current_fingerprint())
+    path.parent.mkdir(parents=True)
+    faster = dataclasses.replace(
+        MACHINE, fingerprint=hardware.current_fingerprint(), peak_flops_per_s=120e9
+    )
+    table = dataclasses.asdict(faster)
+    for name in ("format", "gpus"):  # as the first format had it
+        del table[name]
+    del table["fingerprint"]["gpus"]
+    path.write_text(json.dumps(table))
+    assert hardware.read(path).format == 1
+    found = hardware.load()
+    assert len(measured) == 1
+    assert (found.format, found.peak_flops_per_s) == (hardware.FORMAT, 120e9)
+    assert hardware.load() == found
+    assert len(measured) == 1
+
+
+def test_a_gpu_changes_the_fingerprint_and_its_absence_keeps_the_old_name_of_the_file():
+    ours = MACHINE.fingerprint
+    table = dataclasses.asdict(ours)
+    del table["gpus"]
+    digest = hashlib.sha256(json.dumps(table).encode()).hexdigest()[:16]
+    assert ours.digest == digest
+    assert dataclasses.replace(ours, gpus="some card").digest != digest
+
+
+def test_each_device_has_a_roof_of_its_own():
+    roof = Roof(
+        peak_flops_per_s=60e12,
+        memory_bandwidth_bytes_per_s=3e12,
+        bandwidth_by_working_set=((MIB, 3e12),),
+    )
+    cards = (
+        Gpu("card", "GPU-a", "1", 2**34, roof=roof),
+        Gpu("other card", "GPU-b", "1", 2**34, problem="no CUDA"),
+    )
+    machine = dataclasses.replace(MACHINE, gpus=cards)
+    assert machine.roof_of("cpu") is machine
+    assert machine.roof_of("gpu:0") == roof
+    with pytest.raises(NotFound, match=r"gpu:1 \(other card\) was not measured: no CUDA"):
+        machine.roof_of("gpu:1")
+    with pytest.raises(NotFound, match="has 2 GPUs that are known, no 'gpu:2'"):
+        machine.roof_of("gpu:2")
+    assert Hardware.from_table(json.loads(json.dumps(dataclasses.asdict(machine)))) == machine
+
+
+def test_gpus_are_measured_with_the_machine_and_shown_with_their_datasheets(
+    probes, monkeypatch, capsys
+):
+    card = Gpu("NVIDIA L4", "GPU-a", "1", 2**34)
+    monkeypatch.setattr(gpu, "installed", lambda: (card,))
+    monkeypatch.setattr(gpu, "measured", lambda each: dataclasses.replace(each, problem="no CUDA"))
+    assert main(["hardware", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["gpus"][0]["problem"] == "no CUDA"
+    assert table["gpus"][0]["datasheet"]["peaks"]["tf32"] == 60e12
+    assert Hardware.from_table(table).gpus[0].name == "NVIDIA L4"
+    assert main(["hardware"]) == 0
+    assert "gpu:0: NVIDIA L4" in capsys.readouterr().out
+    assert probes
 
 
 def test_refreshing_measures_again(measured):
@@ -234,7 +301,7 @@ def test_a_machine_that_does_not_come_to_rest_is_told_to_be_unstable(probes):
 
 def test_a_disturbed_bandwidth_is_never_below_that_of_a_larger_working_set():
     rates = ((1, 50.0), (2, 80.0), (4, 20.0), (8, 30.0))
-    assert hardware._falling(rates) == ((1, 80.0), (2, 80.0), (4, 30.0), (8, 30.0))
+    assert falling(rates) == ((1, 80.0), (2, 80.0), (4, 30.0), (8, 30.0))
 
 
 def test_a_precision_without_kernels_is_bounded_by_what_a_register_holds():
@@ -251,7 +318,7 @@ def test_a_busy_machine_is_warned_about(monkeypatch, caplog):
 
 def test_a_median_rate_and_its_spread_are_those_worked_out_by_hand():
     # 1000 units in 10, 20 and 50 us are 100, 50 and 20 M/s: median 50, spread (100 - 20) / 50.
-    rate = hardware_probe._rate(1000, [10_000, 50_000, 20_000])
+    rate = hardware_probe.rate_of(1000, [10_000, 50_000, 20_000])
     assert rate.per_s == pytest.approx(50e6)
     assert rate.spread == pytest.approx(1.6)
     assert rate.runs == 3

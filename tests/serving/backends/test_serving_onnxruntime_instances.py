@@ -61,8 +61,10 @@ def test_the_instance_groups_decide_about_threads_and_provider(
 
     monkeypatch.setattr(backend, "OnnxEngine", engine)
 
-    _load(repository, settings=replace(settings, engine_threads=engine_threads))
+    config = _load(repository, settings=replace(settings, engine_threads=engine_threads)).config
 
+    told = config.parameters["ridgeline_execution_provider"].string_value
+    assert told == ("" if provider == "cpu" else provider)
     assert given == [EngineSettings(threads=threads, execution_provider=provider)]
 
 
