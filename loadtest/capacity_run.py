@@ -10,11 +10,11 @@ from loadtest.capacity import Probe, search
 from loadtest.measurement import (
     Announce,
     ask_alone,
-    prepare,
     put_load,
     refuse_silence,
     target_of,
 )
+from loadtest.preparation import prepare
 from loadtest.protocols import connect
 from loadtest.recording import Recording
 from loadtest.schedule import ClosedLoop, OpenLoop

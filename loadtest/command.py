@@ -54,11 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run with fewer answers is INVALID (default: 100)",
     )
     file = functools.partial(parser.add_argument, type=Path, metavar="FILE")
-    file(
-        "--data",
-        help="an .npz file with samples to send, its keys being input names; "
-        "random values otherwise",
-    )
+    add_data(parser)
     parser.add_argument(
         "--repository",
         type=Path,
@@ -99,6 +95,20 @@ def add_scenarios(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--client-core", type=int, metavar="N", help="pin the load generator to that core"
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names samples."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="files or folders with samples to send: .npz and .jsonl with the names of inputs (and "
+        '"label", and outputs that are right), .npy, or files to be sent as they are, such as '
+        "JPEG, with what is right in NAME.json beside them; random values otherwise",
     )
 
 
@@ -243,7 +253,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
             warmup_s=arguments.warmup,
             batch_sizes=batch_sizes,
             seed=arguments.seed,
-            data=arguments.data,
+            data=tuple(arguments.data),
             repository=arguments.repository,
             hardware=arguments.hardware,
             request_timeout_s=arguments.request_timeout,

@@ -14,9 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=Path,
+        nargs="+",
         required=True,
-        metavar="FILE",
-        help='an .npz file with samples: its keys are input names and "label", the right classes',
+        metavar="PATH",
+        help='files or folders with samples, as `ridgeline loadtest` takes them, and their "label"',
     )
     parser.add_argument(
         "--batch-size",

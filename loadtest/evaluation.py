@@ -16,7 +16,8 @@ from tritonclient.utils import InferenceServerException
 
 from loadtest import eventloop
 from loadtest.protocols import connect
-from loadtest.samples import LABEL, Array, Samples, read_samples
+from loadtest.sample_files import LABEL, Array
+from loadtest.samples import Samples, read_samples
 from loadtest.served import ServedModel, served_model
 from ridgeline.datatypes import datatype_of_numpy
 from ridgeline.errors import InvalidInput, StepFailed
@@ -47,7 +48,7 @@ class Service:
 def evaluate(
     service: Service,
     *,
-    data: Path,
+    data: Sequence[Path],
     batch_size: int | None = None,
     concurrency: int = 1,
     on_progress: OnProgress,
@@ -62,7 +63,8 @@ def evaluate(
     model = eventloop.run(_read_model(service))
     samples = read_samples(data, model=model)
     if samples.labels is None:
-        raise InvalidInput(f"{data} holds no {LABEL!r}: the right class of each sample")
+        given = ", ".join(map(str, data))
+        raise InvalidInput(f"{given} holds no {LABEL!r}: the right class of each sample")
     size = batch_size or min(DEFAULT_BATCH_SIZE, model.max_batch_size or DEFAULT_BATCH_SIZE)
     model.check_batch_size(size)
     begin = time.monotonic()

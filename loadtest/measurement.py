@@ -1,32 +1,24 @@
 """One load test, top to bottom: ask the server what it is, warm up, measure each batch size."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable
 
 from loadtest import environment, floor
 from loadtest.breakdown import Counters, breakdown
 from loadtest.connection import Connection, RequestFailed, check_address
 from loadtest.correctness import Outputs, check
 from loadtest.generation import Generated, Requests, generate
-from loadtest.messages import outputs, request
+from loadtest.messages import outputs
+from loadtest.preparation import Prepared, prepare
 from loadtest.protocols import connect
 from loadtest.recording import Recording
 from loadtest.result import RunResult, Target, run_result
-from loadtest.samples import Batch, random_batch, read_samples
-from loadtest.schedule import Replay
 from loadtest.served import ServedModel, served_model
 from loadtest.settings import LoadtestSettings
 from ridgeline import hardware as hardware_module
 from ridgeline.errors import CorruptData, RidgelineError, StepFailed
 from ridgeline.hardware import Hardware
 from ridgeline.model import FREE
-
-_MOST_BATCHES = 8  # different inputs sent in turn, so that no cache of answers helps a server
-_DISTINCT_BYTES = 16 * 2**20
 
 Announce = Callable[[str], object]
 
@@ -109,6 +101,9 @@ async def _measure_one(
     announce: Announce,
 ) -> RunResult:
     prepared = prepare(settings, model=target.model, batch_size=batch_size)
+    if prepared.given:
+        sent = min(prepared.given, sum(prepared.requests.rows))
+        announce(f"sending {sent} of {prepared.given} samples in turn")
     begun = await _counters(connection)
     expected = await ask_alone(connection, prepared, settings=settings, model=target.model)
     asked = await _counters(connection)
@@ -131,6 +126,7 @@ async def _measure_one(
         protocol=settings.protocol,
         expected=expected,
         unseen=generated.answers_unseen,
+        told=prepared.told,
         labels=prepared.labels,
     )
     counted = after.since(before) if before and after else None
@@ -144,58 +140,6 @@ async def _measure_one(
         checked=checked,
         breakdown=breakdown(recording, counted=counted, alone_ns=alone_ns) if counted else None,
     )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Requests, and the right class of each row where the samples have labels."""
-
-    requests: Requests
-    labels: Sequence[npt.NDArray[np.int64]] | None
-
-
-def prepare(settings: LoadtestSettings, *, model: ServedModel, batch_size: int) -> Prepared:
-    """Batches of samples from the file, or of random ones; of a trace, for all its rows."""
-    load = settings.load
-    rows = sorted(set(load.rows)) if isinstance(load, Replay) else [batch_size]
-    batches, labels = [], []
-    for size in rows:
-        for batch, own in _batches(settings, model=model, batch_size=size):
-            batches.append((batch, size))
-            labels.append(own)
-    messages = [
-        request(
-            batch, protocol=settings.protocol, model=settings.model, version=settings.model_version
-        )
-        for batch, _ in batches
-    ]
-    known = [own for own in labels if own is not None]
-    requests = Requests(settings.protocol, messages, [size for _, size in batches])
-    return Prepared(requests, known if len(known) == len(labels) else None)
-
-
-def _batches(
-    settings: LoadtestSettings, *, model: ServedModel, batch_size: int
-) -> Iterator[tuple[Batch, npt.NDArray[np.int64] | None]]:
-    count = _MOST_BATCHES
-    samples = read_samples(settings.data, model=model) if settings.data else None
-    generator = np.random.default_rng([settings.seed, batch_size])
-    number = 0
-    while number < count:
-        if samples:
-            start = number * batch_size
-            batch = samples.rows(start, size=batch_size)
-            own = samples.labels_of(start, size=batch_size)
-        else:
-            batch, own = random_batch(model, batch_size=batch_size, generator=generator), None
-        count = min(count, _distinct(batch))
-        yield batch, own
-        number += 1
-
-
-def _distinct(batch: Batch) -> int:
-    size_bytes = max(1, sum(array.nbytes for array in batch.values()))
-    return max(1, min(_MOST_BATCHES, _DISTINCT_BYTES // size_bytes))
 
 
 async def ask_alone(

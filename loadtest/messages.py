@@ -15,7 +15,8 @@ from tritonclient.grpc import service_pb2
 from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from loadtest.samples import Array, Batch
+from loadtest.sample_files import Array
+from loadtest.samples import Batch
 from ridgeline.datatypes import datatype, datatype_of_numpy
 from ridgeline.errors import CorruptData
 

@@ -150,7 +150,7 @@ def _settings(settings: LoadtestSettings, *, batch_size: int) -> dict[str, Any]:
         "warmup_s": settings.warmup_s,
         "batch_size": batch_size,
         "seed": settings.seed,
-        "data": str(settings.data) if settings.data else None,
+        "data": " ".join(map(str, settings.data)) or None,
         "request_timeout_s": settings.request_timeout_s,
         "client_core": settings.client_core,
         "min_requests": settings.min_requests,

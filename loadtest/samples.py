@@ -1,24 +1,18 @@
-"""What is sent: seeded random tensors, or samples of a file whose keys are input names."""
+"""What is sent: seeded random tensors, or samples of files, and what is right where they tell."""
 
-import json
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from loadtest.sample_files import LABEL, Array, files_in, read_file
 from loadtest.served import ServedModel
 from ridgeline.datatypes import datatype, datatype_of_numpy
-from ridgeline.errors import CorruptData, InvalidInput, NotFound
-from ridgeline.model import FREE
+from ridgeline.errors import InvalidInput
+from ridgeline.model import FREE, TensorSpec
 
-LABEL = "label"
-_LINE_SUFFIXES = (".jsonl", ".ndjson")
-
-Array = npt.NDArray[Any]
 Batch = Mapping[str, Array]
 
 
@@ -26,49 +20,95 @@ Batch = Mapping[str, Array]
 class Samples:
     """`count` samples: one array per input with the samples along its first axis, and classes.
 
-    `labels` is None where the file holds none, else `count` class numbers (int64).
+    `labels` is None where the files hold none, else `count` class numbers (int64). `expected` holds
+    the right outputs that the files tell.
     """
 
     arrays: Batch
     labels: npt.NDArray[np.int64] | None
     count: int
+    expected: Batch = field(default_factory=dict)
 
     def rows(self, start: int, *, size: int) -> Batch:
         """`size` samples from `start` on, from the first again after the last."""
-        chosen = np.arange(start, start + size) % self.count
+        chosen = self._chosen(start, size=size)
         return {name: array[chosen] for name, array in self.arrays.items()}
+
+    def expected_of(self, start: int, *, size: int) -> Batch:
+        """What is right for those rows, of the outputs that are known."""
+        chosen = self._chosen(start, size=size)
+        return {name: array[chosen] for name, array in self.expected.items()}
 
     def labels_of(self, start: int, *, size: int) -> npt.NDArray[np.int64] | None:
         """The right classes of those rows; None where there are none."""
-        chosen = np.arange(start, start + size) % self.count
-        return None if self.labels is None else self.labels[chosen]
+        return None if self.labels is None else self.labels[self._chosen(start, size=size)]
+
+    def _chosen(self, start: int, *, size: int) -> npt.NDArray[np.int64]:
+        return np.arange(start, start + size) % self.count
 
 
-def read_samples(path: Path, *, model: ServedModel) -> Samples:
-    """The samples in `path`, checked against the inputs of `model`.
+def read_samples(paths: Sequence[Path], *, model: ServedModel) -> Samples:
+    """The samples in files and folders (see `sample_files`), checked against the model.
 
     Raises NotFound, CorruptData, or InvalidInput naming what differs.
     """
-    lines = path.suffix in _LINE_SUFFIXES
-    arrays = _read_lines(path, model=model) if lines else _read_arrays(path)
+    files = files_in(paths)
+    parts = [_checked(path, model=model) for path in files]
+    for path, part in zip(files, parts, strict=True):
+        if set(part) != set(parts[0]):
+            raise InvalidInput(
+                f"{path} holds {sorted(part)}, but {files[0]} {sorted(parts[0])}: "
+                "all files must hold the same"
+            )
+    arrays = {name: _joined(name, parts=parts, files=files) for name in parts[0]}
     labels = arrays.pop(LABEL, None)
-    expected = [tensor.name for tensor in model.inputs]
-    if sorted(arrays) != sorted(expected):
+    inputs = [tensor.name for tensor in model.inputs]
+    return Samples(
+        arrays={name: arrays[name] for name in inputs},
+        labels=labels,
+        count=len(arrays[inputs[0]]),
+        expected={name: array for name, array in arrays.items() if name not in inputs},
+    )
+
+
+def _checked(path: Path, *, model: ServedModel) -> dict[str, Array]:
+    """The arrays of one file, all of one length and as the model has them."""
+    arrays = read_file(path, model=model)
+    inputs = {tensor.name: tensor for tensor in model.inputs}
+    known = {tensor.name: tensor for tensor in model.outputs} | inputs
+    if not set(inputs) <= set(arrays) <= {*known, LABEL}:
         raise InvalidInput(
-            f"{path} holds {sorted(arrays)} (and {LABEL!r} or not); "
-            f"the inputs of model {model.name!r} are {sorted(expected)}"
+            f"{path} holds {sorted(arrays)}; the inputs of model {model.name!r} are "
+            f"{sorted(inputs)}, and beside them may stand {LABEL!r} and its outputs "
+            f"{sorted(set(known) - set(inputs))}"
         )
     counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
-    if labels is not None:
-        counts[LABEL] = len(labels) if labels.ndim else 0
     if len(set(counts.values())) != 1 or 0 in counts.values():
         raise InvalidInput(f"{path} must hold as many samples of each, at least 1; found {counts}")
-    for tensor in model.inputs:
-        _check(arrays[tensor.name], tensor=tensor, path=path)
-    return Samples(
-        arrays={name: arrays[name] for name in expected},
-        labels=None if labels is None else _classes(labels, path=path),
-        count=counts[expected[0]],
+    for name, array in arrays.items():
+        if name == LABEL:
+            arrays[name] = _classes(array, path=path)
+        else:
+            _check(array, tensor=known[name], path=path)
+    return arrays
+
+
+def _joined(name: str, *, parts: Sequence[Batch], files: Sequence[Path]) -> Array:
+    for path, part in zip(files, parts, strict=True):
+        found, first = part[name].shape[1:], parts[0][name].shape[1:]
+        if found != first:
+            raise InvalidInput(
+                f"samples that are sent together have one shape, but {name!r} is {list(first)} in "
+                f"{files[0]} and {list(found)} in {path}"
+            )
+    return np.concatenate([part[name] for part in parts])
+
+
+def size_bytes(batch: Batch) -> int:
+    """How many bytes the tensors of a batch hold, about."""
+    return sum(
+        sum(map(len, array.flat)) if array.dtype.kind == "O" else array.nbytes
+        for array in batch.values()
     )
 
 
@@ -93,41 +133,7 @@ def random_batch(model: ServedModel, *, batch_size: int, generator: np.random.Ge
     return batch
 
 
-def _read_lines(path: Path, *, model: ServedModel) -> dict[str, Array]:
-    """JSON lines, a sample each: {"x": [[0.5, ...], ...], "label": 3}."""
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except OSError as error:
-        raise NotFound(f"there is no file {path}") from error
-    except ValueError as error:
-        raise CorruptData(f"{path} does not hold JSON lines: {error}") from error
-    kinds = {tensor.name: datatype(tensor.datatype).numpy for tensor in model.inputs}
-    try:
-        names = list(rows[0])
-        return {
-            name: np.array([row[name] for row in rows], dtype=kinds.get(name, np.dtype(np.int64)))
-            for name in names
-        }
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise CorruptData(
-            f"{path} must hold a JSON object a line, each with the same names: {error!r}"
-        ) from error
-
-
-def _read_arrays(path: Path) -> dict[str, Array]:
-    try:
-        with path.open("rb") as file:  # np.load itself leaves a damaged file open
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise CorruptData(f"{path} is a single array (.npy); expected an .npz archive")
-            return dict(archive)
-    except (FileNotFoundError, IsADirectoryError):
-        raise NotFound(f"there is no file {path}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
-        raise CorruptData(f"{path} is not an .npz archive of arrays: {error}") from error
-
-
-def _check(array: Array, *, tensor: Any, path: Path) -> None:
+def _check(array: Array, *, tensor: TensorSpec, path: Path) -> None:
     found = datatype_of_numpy(array.dtype).name
     if found != tensor.datatype:
         raise InvalidInput(

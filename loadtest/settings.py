@@ -15,9 +15,10 @@ PROTOCOLS = ("grpc", "http")
 class LoadtestSettings:
     """What to measure: one run for each batch size.
 
-    `model_version` is empty for the newest; `data` an .npz file with samples, else random ones are
-    sent; `repository` is where to find the model's cost if the server does not tell it; `hardware`
-    a file of `ridgeline hardware --json` made on the server's machine, if that is another one.
+    `model_version` is empty for the newest; `data` are files and folders with samples, else random
+    ones are sent; `repository` is where to find the model's cost if the server does not tell it;
+    `hardware` a file of `ridgeline hardware --json` made on the server's machine, if that is
+    another one.
     `client_core` pins the load generator. A trace brings its own rows and duration.
     """
 
@@ -30,7 +31,7 @@ class LoadtestSettings:
     warmup_s: float = 2.0
     batch_sizes: tuple[int, ...] = (1,)
     seed: int = 0
-    data: Path | None = None
+    data: tuple[Path, ...] = ()
     repository: Path | None = None
     hardware: Path | None = None
     request_timeout_s: float = 10.0

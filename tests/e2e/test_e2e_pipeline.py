@@ -22,6 +22,17 @@ from ridgeline.repository import ModelCard, publish
 from training.datasets import mnist
 
 PROTOCOLS = {"grpc": grpc_client, "http": http_client}
+MACHINE = {
+    "fingerprint": {
+        **{"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "platform": "here"},
+        **{"numpy": "2", "blas": "some"},
+    },
+    "peak_flops_per_s": 1e9,
+    "memory_bandwidth_bytes_per_s": 1e9,
+    "bandwidth_by_working_set": [[2**20, 1e9]],
+    "measured_at": "2026-01-02T03:04:05+00:00",
+    "gemm": [],
+}
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -201,3 +212,36 @@ def test_the_models_of_a_pipeline_are_listed_without_a_problem(served):
         "paper": None,
         "paper_preprocess": None,
     }
+
+
+def test_a_folder_of_images_is_put_under_load_and_held_to_the_answers_beside_them(
+    served, ask, digits, tmp_path
+):
+    images, labels = digits
+    folder, machine = tmp_path / "digits", tmp_path / "machine.json"
+    folder.mkdir()
+    machine.write_text(json.dumps(MACHINE))
+    tensors = np.stack([tensor_of(image) for image in images[:12]])
+    expected = np.concatenate([ask("linear", "image", part) for part in (tensors[:6], tensors[6:])])
+    for number in range(12):
+        (folder / f"{number:02}.png").write_bytes(png(images[number]))
+        told = {"label": int(labels[number]), "probabilities": expected[number].tolist()}
+        (folder / f"{number:02}.png.json").write_text(json.dumps(told))
+    words = ["loadtest", "--url", served.grpc_url, "--protocol", "grpc", "--model", "digits"]
+    words += ["--data", folder, "--hardware", machine, "--json"]
+    words += ["--duration", "0.5", "--warmup", "0.1", "--min-requests", "1"]
+
+    done = ridgeline(*words)
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)["runs"]
+    assert "sending 12 of 12 samples in turn" in done.stderr
+    assert run["answers"]["compared"] > 0
+    assert run["answers"]["wrong"] == 0
+
+    (folder / "00.png.json").write_text(
+        json.dumps({"label": 0, "probabilities": np.eye(10)[0].tolist()})
+    )
+    (run,) = json.loads(ridgeline(*words).stdout)["runs"]
+    assert run["verdict"] == "INVALID"
+    assert run["answers"]["wrong"] > 0
+    assert "away from what is right" in run["answers"]["first_wrong"]

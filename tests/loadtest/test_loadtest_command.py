@@ -136,8 +136,27 @@ def test_a_wrong_answer_under_load_makes_the_run_invalid(server, capsys):
 
 def test_accuracy_is_told_where_the_samples_have_labels(server, capsys, samples):
     (run,) = json_of(capsys, *server.target(), *SHORT, "--data", samples)["runs"]
-    assert run["answers"]["accuracy_alone"] == pytest.approx(5 / 8)  # the first three are wrong
-    assert 0.5 < run["answers"]["accuracy"] < 0.75
+    assert run["answers"]["accuracy_alone"] == pytest.approx(17 / 20)  # three labels are wrong
+    assert 0.7 < run["answers"]["accuracy"] < 0.9
+
+
+def test_a_folder_of_samples_is_sent_and_held_to_the_answers_beside_it(server, capsys, tmp_path):
+    for number in range(12):
+        x = np.full((4,), number, np.float32)
+        np.save(tmp_path / f"{number:02}.npy", x)
+        (tmp_path / f"{number:02}.npy.json").write_text(json.dumps({"y": x.tolist()}))
+    words = [*server.target(), *SHORT, "--data", tmp_path]
+    assert loadtest(*words, "--json") == 0
+    out, err = capsys.readouterr()
+    (run,) = json.loads(out)["runs"]
+    assert "sending 12 of 12 samples in turn" in err
+    assert run["answers"]["compared"] > 0
+    assert run["answers"]["wrong"] == 0
+    (tmp_path / "03.npy.json").write_text('{"y": [3, 3, 3, 4]}')
+    (run,) = json_of(capsys, *words)["runs"]
+    assert run["verdict"] == "INVALID"
+    assert 0 < run["answers"]["wrong"] < run["answers"]["compared"]
+    assert run["answers"]["first_wrong"] == "output 'y': up to 1 away from what is right"
 
 
 @pytest.mark.parametrize(

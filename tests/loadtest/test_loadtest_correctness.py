@@ -52,6 +52,21 @@ def test_what_is_no_such_answer_is_wrong_and_says_why(data, told):
     assert told in found.first_wrong
 
 
+def test_what_is_told_takes_the_place_of_the_answer_without_load_but_not_in_its_accuracy():
+    told = [{"y": Y[:, ::-1].copy()}]
+    found = check(
+        [Variant(0, payload(Y), 5), Variant(0, payload(told[0]["y"]), 2)],
+        protocol="grpc",
+        expected=[{"y": Y}],
+        told=told,
+        unseen=0,
+        labels=[np.array([1])],
+    )
+    assert (found.compared, found.wrong) == (7, 5)
+    assert found.accuracy_alone == 1.0
+    assert found.first_wrong == "output 'y': up to 0.1 away from what is right"
+
+
 def test_whole_numbers_must_be_the_same():
     one = np.array([[3]], dtype=np.int64)
     found = checked((payload(one + 1, datatype="INT64"), 2), expected=[{"y": one}])

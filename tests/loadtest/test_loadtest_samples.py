@@ -31,7 +31,7 @@ def write(tmp_path):
 
 
 def test_samples_are_read_with_their_labels(write):
-    samples = read_samples(write(label=np.arange(6, dtype=np.uint8)), model=MODEL)
+    samples = read_samples([write(label=np.arange(6, dtype=np.uint8))], model=MODEL)
     assert samples.count == 6
     assert samples.labels is not None
     assert samples.labels.dtype == np.int64
@@ -39,7 +39,7 @@ def test_samples_are_read_with_their_labels(write):
 
 
 def test_labels_may_be_absent(write):
-    assert read_samples(write(), model=MODEL).labels is None
+    assert read_samples([write()], model=MODEL).labels is None
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_labels_may_be_absent(write):
 )
 def test_samples_that_do_not_fit_the_model_are_refused(write, change, text):
     with pytest.raises(InvalidInput, match=text):
-        read_samples(write(**change), model=MODEL)
+        read_samples([write(**change)], model=MODEL)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(NotFound, match=r"none\.npz"):
-        read_samples(tmp_path / "none.npz", model=MODEL)
+        read_samples([tmp_path / "none.npz"], model=MODEL)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 200])
@@ -73,7 +73,7 @@ def test_a_truncated_file_is_named(write, keep):
     path = write()
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CorruptData, match=r"data\.npz is not an \.npz archive"):
-        read_samples(path, model=MODEL)
+        read_samples([path], model=MODEL)
 
 
 def test_a_single_array_is_no_archive(tmp_path):
@@ -81,7 +81,7 @@ def test_a_single_array_is_no_archive(tmp_path):
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(CorruptData, match="single array"):
-        read_samples(path, model=MODEL)
+        read_samples([path], model=MODEL)
 
 
 @untimed
