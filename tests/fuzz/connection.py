@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
+import random
 from pathlib import Path
 
-import atheris
+import frames
+import hpack
 from tritonclient.grpc import service_pb2
 
 from serving.dataplane import DataPlane
 from serving.protocol.grpc_http2 import GrpcService
 from serving.protocol.grpc_method import INFER
-from serving.protocol.http2_headers import stateless_block
+from serving.protocol.http2_headers import MAX_HEADER_BYTES, stateless_block
+from serving.protocol.http2_sending import Limits
 from serving.protocol.uploads import Uploads
 from serving.registry import Registry
 from serving.settings import ServeSettings
@@ -20,8 +23,11 @@ _SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _MOST_REQUEST_BYTES, _MOST_HELD_BYTES = 2_000, 8_000
 _SERVICE = "/inference.GRPCInferenceService"
 _LIVE, _STREAM = f"{_SERVICE}/ServerLive", f"{_SERVICE}/ModelStreamInfer"
-_FRAME_TYPES, _RST_STREAM, _WINDOW_UPDATE = 10, 0x3, 0x8
+_MOST_BODY_BYTES = _MOST_REQUEST_BYTES + 5
+_PIECE_BYTES = 300  # what a piece of a call takes beside its bytes, at most
+_OK, _LOADING, _TOO_LARGE = b"0", b"14", b"8"  # of gRPC; no model is ever loaded here
 _PATIENCE_S = 5
+_TURNS = 10  # of the loop, within which a call that is complete is answered
 
 
 def _block(path, *fields):
@@ -30,18 +36,27 @@ def _block(path, *fields):
     return stateless_block([*common, (b":path", path.encode()), kind, *fields])
 
 
-_BLOCKS = [
-    _block(INFER),
-    _block(_STREAM),
-    _block(_LIVE),
-    _block("/no/Such", (b"grpc-timeout", b"1n")),
-    _block(INFER, (b"grpc-encoding", b"gzip")),
-]
-_MESSAGES = [
-    b"",
-    service_pb2.ModelInferRequest(model_name="none").SerializeToString(),
-    b"\xff\xff",
-]
+_INFER_BLOCK, _LIVE_BLOCK = _block(INFER), _block(_LIVE)
+_UNKNOWN = service_pb2.ModelInferRequest(model_name="none").SerializeToString()
+
+
+def _message(payload):
+    return b"\0" + len(payload).to_bytes(4, "big") + payload
+
+
+_LIVE_BODY, _INFER_BODY = _message(b""), _message(_UNKNOWN)
+mutate = frames.Mutator(
+    blocks=[
+        _LIVE_BLOCK,
+        _INFER_BLOCK,
+        _block(_STREAM),
+        _block("/no/Such", (b"grpc-timeout", b"1n")),
+        _block(INFER, (b"grpc-encoding", b"gzip")),
+    ],
+    bodies=[_LIVE_BODY, _INFER_BODY, _message(b"\xff\xff"), b"\1" + _INFER_BODY[1:], b""],
+    most_frame_bytes=Limits().frame_bytes,
+    most_body_bytes=_MOST_BODY_BYTES,
+)
 
 
 class _Transport(asyncio.Transport):
@@ -81,33 +96,6 @@ class _Faults(logging.Handler):
         self.found.append(self.format(record))
 
 
-def _frame(reader):
-    """One frame; every other time of a sensible kind, so that what lies deeper is reached."""
-    kind = reader.ConsumeIntInRange(0, _FRAME_TYPES)
-    flags, number = reader.ConsumeInt(1) & 0xFF, reader.ConsumeIntInRange(0, 5)
-    choice = reader.ConsumeIntInRange(0, 4)
-    if choice == 0:
-        payload = reader.ConsumeBytes(reader.ConsumeIntInRange(0, 300))
-    elif choice == 1:
-        kind, flags = 0x1, 0x4 | flags & 0x1
-        payload = _BLOCKS[reader.ConsumeIntInRange(0, len(_BLOCKS) - 1)]
-    elif choice == 2:
-        kind, flags = 0x0, flags & 0x1
-        message = _MESSAGES[reader.ConsumeIntInRange(0, len(_MESSAGES) - 1)]
-        payload = bytes([reader.ConsumeBool()]) + len(message).to_bytes(4, "big") + message
-    elif choice == 3:
-        payload = bytes(reader.ConsumeIntInRange(0, _MOST_REQUEST_BYTES))
-    else:
-        kind, payload = (_RST_STREAM, _WINDOW_UPDATE)[flags & 0x1], b"\0\0\0\7"
-    size = len(payload) + (reader.ConsumeIntInRange(0, 1 << 24) if flags & 0x80 else 0)
-    return (
-        min(size, (1 << 24) - 1).to_bytes(3, "big")
-        + bytes([kind, flags])
-        + number.to_bytes(4, "big")
-        + payload
-    )
-
-
 def _check_frames(data):
     """What the server writes are whole frames."""
     place = 0
@@ -137,27 +125,27 @@ class Client:
         return service
 
     def send(self, data):
-        """One connection, from its preface to its end."""
-        self._loop.run_until_complete(self._send(atheris.FuzzedDataProvider(data)))
+        """One connection, from its preface to its end; the first byte says how it is cut."""
+        if data:
+            self._loop.run_until_complete(self._send(data[1:], random.Random(data[0])))
 
-    async def _send(self, reader):
+    async def _send(self, wire, chance):
         service, transport = self._service, _Transport()
         connection = service.connection()
         connection.connection_made(transport)
-        wire = reader.PickValueInList([_PREFACE + _SETTINGS] * 3 + [b""])
-        while reader.remaining_bytes() and not transport.closing:
-            wire += _frame(reader)
-            cut = reader.ConsumeIntInRange(0, len(wire))
-            if cut:
-                connection.data_received(wire[:cut])
-                wire = wire[cut:]
+        connection.data_received(_PREFACE + _SETTINGS)
+        left, at_once = wire, chance.random() < 0.3
+        while left and not transport.closing:
+            cut = len(left) if at_once else chance.choice((1, 9, 10, 64, len(left)))
+            connection.data_received(left[:cut])
+            left = left[cut:]
             assert service.uploads.held_bytes <= _MOST_HELD_BYTES
             assert len(connection._rest) <= connection.limits.frame_bytes + len(_SETTINGS)
-            if reader.ConsumeBool():
+            if chance.random() < 0.5:
                 await asyncio.sleep(0)
-        if wire and not transport.closing:
-            connection.data_received(wire)
-        await asyncio.sleep(0)
+        for _ in range(_TURNS):  # a call that waits for more of itself never ends
+            await asyncio.sleep(0)
+        closed = transport.closing
         connection.connection_lost(None)
         if service.tasks:
             await asyncio.wait(service.tasks, timeout=_PATIENCE_S)
@@ -166,3 +154,39 @@ class Client:
         assert not service.tasks
         assert service.uploads.held_bytes == 0
         assert not service.connections
+        _judge(frames.frames_of(wire), closed=closed, answers=frames.frames_of(transport.sent))
+
+
+def _judge(sent, *, closed, answers):
+    """Hold what became of the frames to what must."""
+    fault = frames.fault_of(
+        sent, most_frame_bytes=Limits().frame_bytes, most_header_bytes=MAX_HEADER_BYTES
+    )
+    assert closed or not fault, f"{fault} was let pass"
+    calls = None if closed else frames.calls_of(sent)
+    held = sum(each.size + _PIECE_BYTES for each in sent if each.kind == frames.DATA)
+    if calls is None or held > _MOST_HELD_BYTES:
+        return  # something else may have become of them
+    for number, call in calls.items():
+        expected = _status_of(call)
+        if expected is not None:
+            told = _told(answers, number)
+            assert told == expected, f"stream {number} must end with {expected}, not {told}"
+
+
+def _status_of(call):
+    """What a call must end with; None where it is not clear, or has no end."""
+    if call.block == _INFER_BLOCK and len(call.body) > _MOST_BODY_BYTES:
+        return _TOO_LARGE
+    if not call.ended:
+        return None
+    answers = {(_LIVE_BLOCK, _LIVE_BODY): _OK, (_INFER_BLOCK, _INFER_BODY): _LOADING}
+    return answers.get((call.block, call.body))
+
+
+def _told(answers, number):
+    """The status in the trailers of a stream."""
+    for each in answers:
+        if each.kind == frames.HEADERS and each.number == number and each.flags & 0x1:
+            return dict(hpack.Decoder().decode(each.payload, raw=True)).get(b"grpc-status")
+    return None
