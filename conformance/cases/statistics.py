@@ -17,8 +17,6 @@ _MOST_PATIENCE_S = 10.0
 _PAUSE_S = 0.02  # between two looks
 _ROWS = np.ones((3, 2), dtype=np.float32)
 _DURATIONS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
-# What a request that is answered adds one to, where no other one shares its batch.
-_OF_A_SUCCESS = ("execution_count", *(name for name in _DURATIONS if name != "fail"))
 
 
 def cases() -> Iterator[Case]:
@@ -207,8 +205,9 @@ def _counted(
         each(server)
     if before.failed:
         return before, before
-    counts = _counts(before.body["model_stats"][0])
-    least = {name: counts[name] + successes for name in _OF_A_SUCCESS}
+    least = _totals(_counts(before.body["model_stats"][0]))
+    for name in least:
+        least[name] += successes * (len(_ROWS) if name == "inference_count" else 1)
     return before, _settled(ask, least, server=server)
 
 
@@ -218,11 +217,18 @@ def _settled(ask: Ask, least: Mapping[str, int], *, server: Server) -> Answer:
     last, answer = None, ask(server)
     while time.monotonic() < until and not answer.failed:
         counts = _counts(answer.body["model_stats"][0])
-        if counts == last and all(counts[name] >= count for name, count in least.items()):
+        totals = _totals(counts)
+        if counts == last and all(totals[name] >= count for name, count in least.items()):
             break
         time.sleep(_PAUSE_S)
         last, answer = counts, ask(server)
     return answer
+
+
+def _totals(counts: Mapping[str, Any]) -> dict[str, int]:
+    """What grows with a request that is answered, where no other one shares its batch."""
+    grows = {name: count for name, count in counts.items() if name not in ("fail", "batches")}
+    return {**grows, "batches": sum(counts["batches"].values())}
 
 
 def _counts(row: Mapping[str, Any]) -> dict[str, Any]:
