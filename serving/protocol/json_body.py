@@ -6,6 +6,7 @@ byte order mark.
 
 import codecs
 import json
+import math
 import reprlib
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ _KINDS = {
     bool: "a boolean",
     int: "a whole number",
 }
+_MOST_INT = 2**63
 # What makes the slower reader worth a try: the only texts that it takes and the other does not.
 _NO_JSON = (b"NaN", b"Infinity", codecs.BOM_UTF8)
 
@@ -68,12 +70,25 @@ def _loosely_read(data: bytes) -> Any:
     """As Python reads JSON; lone surrogates are refused here, too, since they are no text."""
     try:
         text = data.decode("utf-8-sig")
-        table = json.loads(text)
+        table = json.loads(text, parse_int=_whole, parse_float=_finite)
         if "\\u" in text:
             json.dumps(table, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise _unreadable(data, error) from error
     return table
+
+
+def _whole(text: str) -> int | float:
+    """As orjson: what 64 bits cannot hold is a fraction."""
+    number = int(text)
+    return number if -_MOST_INT <= number < 2 * _MOST_INT else _finite(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
 
 
 def _unreadable(data: bytes, error: Exception) -> InvalidInput:

@@ -398,7 +398,16 @@ async def test_numbers_that_are_finite_are_written_alike_everywhere(like_triton)
 
 
 @pytest.mark.parametrize(
-    "body", [b"[NaN", b'{"NaN": "\\ud800"}', b"[" * 9_000 + b"NaN", b"NaN" * 10, b"\xef\xbb\xbf{"]
+    "body",
+    [
+        b"[NaN",
+        b'{"NaN": "\\ud800"}',
+        b"[" * 9_000 + b"NaN",
+        b"NaN" * 10,
+        b'{"inputs": [NaN, 1e999]}',
+        b'{"inputs": [NaN, 1%s]}' % (b"0" * 400),
+        b"\xef\xbb\xbf{",
+    ],
 )
 async def test_what_is_no_json_for_triton_either_is_refused(like_triton, body):
     assert (await _infer(like_triton, body)).status == 500
