@@ -4,36 +4,21 @@ Header fields, compression, streams, shared memory; ensembles and Python models;
 that is killed.
 """
 
-import asyncio
-import gc
-import inspect
 import json
 import os
 import signal
-import ssl
 import threading
 import uuid
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tritonclient.grpc
-import tritonclient.grpc.aio
-import tritonclient.http
-import tritonclient.http.aio
 import trustme
 from tritonclient.utils import InferenceServerException, shared_memory
 
 from conformance import repository as cases
 
-CLIENTS = {
-    "grpc": tritonclient.grpc,
-    "grpc.aio": tritonclient.grpc.aio,
-    "http": tritonclient.http,
-    "http.aio": tritonclient.http.aio,
-}
 SERVED = ("identity_fp32", "simple", "sum_of_sums", "tell", "repeat", "fail")
 ROW = np.array([[1.5, -2.0]], dtype=np.float32)
 TEXT = np.array([b"x"], dtype=np.object_)
@@ -112,70 +97,9 @@ def gateway(gateway_over, front_end, secure, folder, certificates, tmp_path_fact
     assert code == 0, errors
 
 
-async def _done(value):
-    return await value if inspect.isawaitable(value) else value
-
-
-class Client:
-    """One official client: `call` awaits what has to be awaited."""
-
-    def __init__(self, name, gateway, secure, authority):
-        self.name = name
-        self.over_grpc = name.startswith("grpc")
-        self.tensors = tritonclient.grpc if self.over_grpc else tritonclient.http
-        url = gateway.grpc_url if self.over_grpc else gateway.http_url
-        options = {}
-        if secure:
-            options = {"ssl": True, **_trusting(name, authority)}
-        self.raw = CLIENTS[name].InferenceServerClient(url, **options)
-
-    async def call(self, method, *arguments, **options):
-        return await _done(getattr(self.raw, method)(*arguments, **options))
-
-    async def infer(self, model, *, inputs, **options):
-        tensors = [self.input(name, array) for name, array in inputs.items()]
-        return await self.call("infer", model, tensors, **options)
-
-    def input(self, name, array):
-        kinds = {"f": "FP32", "i": "INT32", "O": "BYTES"}
-        tensor = self.tensors.InferInput(name, list(array.shape), kinds[array.dtype.kind])
-        return tensor.set_data_from_numpy(array)
-
-    def compressed(self, coding):
-        """The options of `infer` that ask for it."""
-        if self.over_grpc:
-            return {"compression_algorithm": coding}
-        return {f"{way}_compression_algorithm": coding for way in ("request", "response")}
-
-
-def _trusting(name, authority):
-    if name.startswith("grpc"):
-        return {"root_certificates": str(authority)}
-    if name == "http":
-        return {"ssl_context_factory": lambda: ssl.create_default_context(cafile=authority)}
-    return {"ssl_context": ssl.create_default_context(cafile=authority)}
-
-
-@pytest.fixture(params=CLIENTS)
-def talk(request, gateway, secure, folder):
-    """Runs a coroutine function with a client."""
-
-    def run(conversation):
-        async def talked():
-            client = Client(request.param, gateway, secure, folder / "ca.pem")
-            try:
-                return await conversation(client)
-            finally:
-                await client.call("close")
-
-        with warnings.catch_warnings():
-            # The client of aiohttp leaves the answer that it turns into an error to the collector.
-            warnings.simplefilter("ignore", ResourceWarning)
-            result = asyncio.run(talked())
-            gc.collect()
-        return result
-
-    return run
+@pytest.fixture(scope="module")
+def authority(folder, secure):
+    return folder / "ca.pem" if secure else None
 
 
 def test_header_fields_that_match_become_parameters_of_the_request(talk):

@@ -1,26 +1,13 @@
 """System shared memory and what else requests ask for, through all four official clients."""
 
-import asyncio
-import gc
-import inspect
 import uuid
-import warnings
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import tritonclient.grpc
-import tritonclient.grpc.aio
 import tritonclient.http
-import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor, shared_memory
 
-CLIENTS = {
-    "grpc": tritonclient.grpc,
-    "grpc.aio": tritonclient.grpc.aio,
-    "http": tritonclient.http,
-    "http.aio": tritonclient.http.aio,
-}
 ROW = np.array([[1.5, -2.0]], dtype=np.float32)
 
 
@@ -41,37 +28,8 @@ def memory(size):
         shared_memory.destroy_shared_memory_region(handle)
 
 
-async def _done(value):
-    return await value if inspect.isawaitable(value) else value
-
-
-@pytest.fixture(params=CLIENTS)
-def talk(request, gateway):
-    """Runs a coroutine function with a client, and the module of its tensors."""
-    module = CLIENTS[request.param]
-    tensors = tritonclient.grpc if "grpc" in request.param else tritonclient.http
-    url = gateway.grpc_url if "grpc" in request.param else gateway.http_url.removeprefix("http://")
-
-    def run(conversation):
-        async def talked():
-            client = module.InferenceServerClient(url)
-            try:
-                return await conversation(client, tensors)
-            finally:
-                await _done(client.close())
-
-        with warnings.catch_warnings():
-            # The client of aiohttp leaves the answer that it turns into an error to the collector.
-            warnings.simplefilter("ignore", ResourceWarning)
-            result = asyncio.run(talked())
-            gc.collect()
-        return result
-
-    return run
-
-
-def _in_region(tensors, name, *, offset=0, size=8, datatype="FP32"):
-    tensor = tensors.InferInput("x", [1, 2], datatype)
+def _in_region(client, name, *, offset=0, size=8, datatype="FP32"):
+    tensor = client.tensors.InferInput("x", [1, 2], datatype)
     tensor.set_shared_memory(name, size, offset=offset)
     return tensor
 
@@ -79,18 +37,18 @@ def _in_region(tensors, name, *, offset=0, size=8, datatype="FP32"):
 def test_numbers_go_through_shared_memory_and_back(talk):
     with memory(256) as (key, handle):
 
-        async def conversation(client, tensors):
-            await _done(client.register_system_shared_memory("r", key, 256))
+        async def conversation(client):
+            await client.call("register_system_shared_memory", "r", key, 256)
             shared_memory.set_shared_memory_region(handle, [ROW], offset=16)
-            wished = tensors.InferRequestedOutput("y")
+            wished = client.tensors.InferRequestedOutput("y")
             wished.set_shared_memory("r", 100, offset=100)
             for _ in range(2):  # the second must not be answered from what was learned
-                tensor = _in_region(tensors, "r", offset=16)
-                await _done(client.infer("identity", [tensor], outputs=[wished]))
-            status = await _done(client.get_system_shared_memory_status())
-            await _done(client.unregister_system_shared_memory("r"))
+                tensor = _in_region(client, "r", offset=16)
+                await client.call("infer", "identity", [tensor], outputs=[wished])
+            status = await client.call("get_system_shared_memory_status")
+            await client.call("unregister_system_shared_memory", "r")
             with pytest.raises(InferenceServerException, match="Unable to find"):
-                await _done(client.infer("identity", [_in_region(tensors, "r")]))
+                await client.call("infer", "identity", [_in_region(client, "r")])
             return status
 
         assert key in str(talk(conversation))
@@ -102,14 +60,14 @@ def test_texts_go_through_shared_memory_and_back(talk):
     texts = np.array([["é", "more"]], dtype=np.object_)
     with memory(256) as (key, handle):
 
-        async def conversation(client, tensors):
-            await _done(client.register_system_shared_memory("t", key, 256))
+        async def conversation(client):
+            await client.call("register_system_shared_memory", "t", key, 256)
             shared_memory.set_shared_memory_region(handle, [serialize_byte_tensor(texts)])
-            wished = tensors.InferRequestedOutput("y")
+            wished = client.tensors.InferRequestedOutput("y")
             wished.set_shared_memory("t", 100, offset=100)
-            tensor = _in_region(tensors, "t", size=4 + 2 + 4 + 4, datatype="BYTES")
-            await _done(client.infer("texts", [tensor], outputs=[wished]))
-            await _done(client.unregister_system_shared_memory())
+            tensor = _in_region(client, "t", size=4 + 2 + 4 + 4, datatype="BYTES")
+            await client.call("infer", "texts", [tensor], outputs=[wished])
+            await client.call("unregister_system_shared_memory")
 
         talk(conversation)
         answer = shared_memory.get_contents_as_numpy(handle, np.object_, [1, 2], offset=100)
@@ -119,30 +77,30 @@ def test_texts_go_through_shared_memory_and_back(talk):
 def test_a_memory_that_vanishes_while_registered_is_the_clients_error_only(talk):
     with memory(1 << 20) as (key, _):
 
-        async def conversation(client, tensors):
-            await _done(client.register_system_shared_memory("v", key, 1 << 20))
+        async def conversation(client):
+            await client.call("register_system_shared_memory", "v", key, 1 << 20)
             with open(f"/dev/shm{key}", "r+b") as file:
                 file.truncate(0)
             with pytest.raises(InferenceServerException, match="smaller than when it was"):
-                await _done(client.infer("identity", [_in_region(tensors, "v", offset=8192)]))
+                await client.call("infer", "identity", [_in_region(client, "v", offset=8192)])
             with open(f"/dev/shm{key}", "r+b") as file:
                 file.truncate(1 << 20)
-            await _done(client.unregister_system_shared_memory("v"))
-            return await _done(client.is_server_live())
+            await client.call("unregister_system_shared_memory", "v")
+            return await client.call("is_server_live")
 
         assert talk(conversation)
 
 
 def test_cuda_memory_is_refused_and_classes_are_given(talk):
-    async def conversation(client, tensors):
+    async def conversation(client):
         with pytest.raises(InferenceServerException, match="opens no CUDA memory"):
-            await _done(client.register_cuda_shared_memory("c", b"AAAA", 0, 8))
-        await _done(client.unregister_cuda_shared_memory())
-        assert not str(await _done(client.get_cuda_shared_memory_status())).strip("[]{} \n")
-        tensor = tensors.InferInput("x", [1, 2], "FP32")
+            await client.call("register_cuda_shared_memory", "c", b"AAAA", 0, 8)
+        await client.call("unregister_cuda_shared_memory")
+        assert not str(await client.call("get_cuda_shared_memory_status")).strip("[]{} \n")
+        tensor = client.tensors.InferInput("x", [1, 2], "FP32")
         tensor.set_data_from_numpy(ROW)
-        wished = tensors.InferRequestedOutput("y", class_count=1)
-        answer = await _done(client.infer("identity", [tensor], outputs=[wished]))
+        wished = client.tensors.InferRequestedOutput("y", class_count=1)
+        answer = await client.call("infer", "identity", [tensor], outputs=[wished])
         return answer.as_numpy("y").tolist()
 
     assert talk(conversation) == [[b"1.500000:0"]]
