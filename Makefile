@@ -63,6 +63,11 @@ zoo: $(INSTALLED) ## Train and export every recipe that has no artifact yet; goe
 	    fi; \
 	    [ -d model_repository/$$name ] || $(BIN)/ridgeline export artifacts/$$name \
 	        || failed="$$failed $$name"; \
+	    case $$name in *_language) \
+	        [ -d model_repository/$${name}_step ] \
+	            || $(BIN)/ridgeline export artifacts/$$name --stateful \
+	            || failed="$$failed $${name}_step";; \
+	    esac; \
 	done; \
 	[ -z "$$skipped" ] || echo "skipped, their data are not here:$$skipped"; \
 	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }

@@ -1,10 +1,13 @@
 """A sentence that is begun, and ended by the model: draws how likely each word was at each place.
 
 python examples/continue_sentence.py the dog --output sentence.png
+
+With --stateful the model remembers the words before, and only one word is sent at a time.
 """
 
 import argparse
 import sys
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,21 @@ def ask(client: triton.InferenceServerClient, *, model: str, words: list[int]) -
     tensor = triton.InferInput("words", list(padded.shape), "INT32")
     tensor.set_data_from_numpy(padded)
     return client.infer(model, [tensor]).as_numpy("probabilities")[0, len(words)]
+
+
+def ask_step(
+    client: triton.InferenceServerClient,
+    *,
+    model: str,
+    words: list[int],
+    sequence: str,
+    ends: bool = False,
+) -> np.ndarray:
+    """The same, of a model that has seen all words but the last one in this sequence."""
+    tensor = triton.InferInput("word", [1, 1], "INT32")
+    tensor.set_data_from_numpy(np.array([[words[-1] if words else EOS]], dtype=np.int32))
+    place = {"sequence_id": sequence, "sequence_start": not words, "sequence_end": ends}
+    return client.infer(model, [tensor], **place).as_numpy("probabilities")[0]
 
 
 def draw(given: int, words: list[int], chances: np.ndarray, *, output: Path) -> None:
@@ -48,15 +66,22 @@ def main() -> None:
     parser.add_argument("--model", default="gru_language")
     parser.add_argument("--url", default="127.0.0.1:8001", help="the server's gRPC port")
     parser.add_argument("--output", type=Path, default=Path("sentence.png"))
+    parser.add_argument("--stateful", action="store_true", help="ask <model>_step, word by word")
     given = parser.parse_args()
     begun = [WORDS.index(word) for word in given.words[: STEPS - 2]]
     words: list[int] = []
     chances = []
+    stepwise = {"model": f"{given.model}_step", "sequence": uuid.uuid4().hex}
     with triton.InferenceServerClient(given.url) as client:
         while len(words) < STEPS - 1 and (not words or words[-1] != EOS):
-            chances.append(ask(client, model=given.model, words=words))
+            if given.stateful:
+                chances.append(ask_step(client, words=words, **stepwise))
+            else:
+                chances.append(ask(client, model=given.model, words=words))
             known = len(words) < len(begun)
             words.append(begun[len(words)] if known else int(chances[-1].argmax()))
+        if given.stateful:
+            ask_step(client, words=words, ends=True, **stepwise)
     print(" ".join(WORDS[word] for word in words))
     draw(len(begun), words, np.array(chances), output=given.output)
 

@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="publish the graph at that precision as <name>_<variant>, if it keeps the accuracy",
     )
     parser.add_argument(
+        "--stateful",
+        action="store_true",
+        help="publish the form that takes one element of a sequence at a time, as <name>_step",
+    )
+    parser.add_argument(
         "--repository",
         type=Path,
         default=Path("model_repository"),
@@ -61,6 +66,7 @@ def run(arguments: argparse.Namespace) -> Mapping[str, Any]:
         max_batch_size=arguments.max_batch_size,
         relative_tolerance=arguments.relative_tolerance,
         variant=arguments.variant,
+        stateful=arguments.stateful,
     )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

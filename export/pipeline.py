@@ -18,10 +18,11 @@ from export.golden import golden_file, golden_inputs
 from export.parity import Accuracy, Parity, Run, accuracy, prove, runner
 from export.saved_model import SavedModel
 from export.settings import ExportSettings
+from export.stateful import Step, sequence_config
 from ridgeline import graph as graphs
 from ridgeline.cost import ModelCost
 from ridgeline.errors import InvalidInput, ParityFailed, Unsupported
-from ridgeline.model import ModelSpec, config_of
+from ridgeline.model import ModelSpec, TensorSpec, config_of
 from ridgeline.repository import MODEL_FILE, ModelCard, publish
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class _Graph:
     outputs: Mapping[str, np.ndarray]  # for the golden inputs
     accuracies: Mapping[str, Accuracy]
     speed: Mapping[str, Any] = field(default_factory=dict)
+    states: tuple[TensorSpec, ...] = ()  # of a sequence, which the server keeps
 
 
 def export(settings: ExportSettings) -> dict[str, Any]:
@@ -53,13 +55,14 @@ def export(settings: ExportSettings) -> dict[str, Any]:
     begin = time.monotonic()
     artifact = read_artifact(settings.source)
     saved = SavedModel(artifact.saved_model)
-    golden, graph = _proven(artifact, saved=saved, settings=settings)
+    proven = _proven_step if settings.stateful else _proven
+    golden, graph = proven(artifact, saved=saved, settings=settings)
     if settings.variant:
         graph = _variant(graph, artifact, golden=golden, variant=settings.variant)
     cost = _cost(graph.model)
     directory = publish(
         {MODEL_FILE: graph.serialised, "golden.npz": golden_file(golden, outputs=graph.outputs)},
-        config=_config(graph.spec, cost=cost),
+        config=_config(graph, cost=cost),
         card=_card(artifact, graph=graph, cost=cost),
         labels=artifact.classes,
         root=settings.repository,
@@ -100,6 +103,28 @@ def _proven(
     )
     accuracies = _accuracies(artifact, saved=saved, exported=exported)
     return golden, _Graph(spec, model, serialised, exported, parity, saved.run(golden), accuracies)
+
+
+def _proven_step(
+    artifact: Artifact, *, saved: SavedModel, settings: ExportSettings
+) -> tuple[dict[str, np.ndarray], _Graph]:
+    """The same for one step at a time: over whole sequences it answers as the whole network."""
+    step = Step(artifact, whole=saved, name=f"{settings.name or artifact.name}_step")
+    model = convert(step.saved, name=step.name)
+    serialised = model.SerializeToString()
+    exported = runner(serialised, name=step.name)
+    spec = step.spec(max_batch_size=settings.max_batch_size)
+    sequences = _affordable(step.sequences(artifact), cost=_cost(model))
+    parity = prove(
+        step.reference,
+        step.unrolled(exported),
+        golden=sequences,
+        batch_sizes=sorted({1, spec.max_batch_size}),
+        relative_tolerance=settings.relative_tolerance,
+    )
+    golden, outputs = step.golden(sequences)
+    graph = _Graph(spec, model, serialised, exported, parity, outputs, {}, states=step.states)
+    return golden, graph
 
 
 def _variant(
@@ -183,8 +208,9 @@ def _cost(model: onnx.ModelProto) -> ModelCost | None:
         return None
 
 
-def _config(spec: ModelSpec, *, cost: ModelCost | None) -> Any:
-    config = config_of(spec)
+def _config(graph: _Graph, *, cost: ModelCost | None) -> Any:
+    spec, states = graph.spec, graph.states
+    config = sequence_config(spec, states=states) if states else config_of(spec)
     for key, value in (cost.to_parameters() if cost else {}).items():
         config.parameters[key].string_value = value
     return config

@@ -1,4 +1,4 @@
-"""A SavedModel's serving signature, to run and to convert. Loads TensorFlow."""
+"""A signature of a SavedModel, to run and to convert. Loads TensorFlow."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,23 +15,23 @@ _SIGNATURE = "serving_default"
 
 
 class SavedModel:
-    """The signature `serving_default`: `inputs` and `outputs` with the batch axis, by rising name.
+    """One signature: `inputs` and `outputs` with the batch axis, by rising name.
 
     Raises CorruptData where the folder cannot be loaded, InvalidInput where the signature is
     missing or the first axis of a tensor is not free.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, signature: str = _SIGNATURE) -> None:
         try:
             self._loaded = tf.saved_model.load(str(path))  # held: the signature needs its variables
         except (OSError, ValueError) as error:
             raise CorruptData(f"{path} cannot be loaded as a SavedModel: {error}") from error
-        if _SIGNATURE not in self._loaded.signatures:
+        if signature not in self._loaded.signatures:
             raise InvalidInput(
-                f"{path} needs the signature {_SIGNATURE!r}, "
+                f"{path} needs the signature {signature!r}, "
                 f"found {', '.join(self._loaded.signatures) or 'none'}"
             )
-        self._function = self._loaded.signatures[_SIGNATURE]
+        self._function = self._loaded.signatures[signature]
         self.input_specs = self._function.structured_input_signature[1]
         self.inputs = _specs(self.input_specs, path=path)
         self.outputs = _specs(self._function.structured_outputs, path=path)

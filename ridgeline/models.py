@@ -67,10 +67,12 @@ def _described(model: RepositoryModel) -> dict[str, Any]:
     """What is known of a model; a broken one carries its `problem` instead of stopping the list."""
     described: dict[str, Any] = {"name": model.name, "versions": list(model.versions)}
     described |= {"inputs": None, "outputs": None, "card": None, "problem": None}
+    described["stateful"] = False
     try:
         if not model.versions:
             raise NotFound(f"no version; expected {model.directory / '1' / MODEL_FILE}")
         config = model.read_config()
+        described["stateful"] = bool(config and config.HasField("sequence_batching"))
         if config and config.input and config.output:
             spec = spec_of(config)
             described["inputs"] = _tensors(spec.inputs, spec=spec)
@@ -111,10 +113,11 @@ def _card(card: ModelCard) -> dict[str, Any]:
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     card = model["card"] or {}
     versions = ", ".join(map(str, model["versions"])) or "none"
+    stateful = "\none step, stateful" if model["stateful"] else ""
     error = _number(card, "parity", "max_relative_error")
     proof = "no proof" if error is None else f"error {error:.0e}"
     return (
-        f"{model['name']}\nversion {versions}",
+        f"{model['name']}\nversion {versions}{stateful}",
         _contract(model),
         _counts(card["cost"]) if card.get("cost") else "unknown",
         "\n".join([proof, *_measures(card)]),

@@ -1,6 +1,7 @@
 """What training hands over, artifacts/<model>/: files that the export stage reads.
 
-    saved_model/     the network, signature `serving_default`, inputs and outputs by their names
+    saved_model/     the network, signature `serving_default`, inputs and outputs by their names;
+                     signature `step` where it can also take one element of a sequence at a time
     weights.npz      the weights by layer, for recipes that begin with them (`training.transfer`)
     evaluation.npz   the test set: an array per input name; of classification also `label` (int64)
     calibration.npz  validation samples, an array per input name, for lower precisions
@@ -28,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from ridgeline.errors import InvalidInput
-from training import tasks, transfer
+from training import tasks, transfer, zoo
 from training.datasets import Samples
 from training.fit import Outcome
 from training.picture import draw_curve
@@ -58,7 +59,8 @@ def write(outcome: Outcome, *, recipe: Recipe, output: Path) -> dict[str, Any]:
             test_accuracy=report["test_accuracy"],
         )
         if report["reached"]:
-            save_network(outcome.network, folder=new / "saved_model")
+            step = zoo.build_step(recipe.model, network=outcome.network)
+            save_network(outcome.network, step=step, folder=new / "saved_model")
             weights: dict[str, Any] = transfer.by_layer(outcome.network)
             np.savez(new / transfer.WEIGHTS_FILE, **weights)
             _save_evaluation(outcome.test, recipe=recipe, path=new / "evaluation.npz")
@@ -105,8 +107,20 @@ def describe(outcome: Outcome, *, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def save_network(network: keras.Model, *, folder: Path) -> None:
-    """Save the network for inference, with a free batch axis, under its own tensor names."""
+def save_network(network: keras.Model, *, folder: Path, step: keras.Model | None = None) -> None:
+    """Save the network for inference, with a free batch axis, under its own tensor names.
+
+    `step` is a second signature, over the same weights.
+    """
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    _add_signature(archive, network, name="serving_default")
+    if step is not None:
+        _add_signature(archive, step, name="step")
+    archive.write_out(str(folder), verbose=False)
+
+
+def _add_signature(archive: Any, network: keras.Model, *, name: str) -> None:
     inputs = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in network.inputs
     ]
@@ -118,10 +132,7 @@ def save_network(network: keras.Model, *, folder: Path) -> None:
         answers = answer if isinstance(answer, list) else [answer]
         return dict(zip(network.output_names, answers, strict=True))
 
-    archive = keras.export.ExportArchive()
-    archive.track(network)
-    archive.add_endpoint(name="serving_default", fn=serve, input_signature=inputs)
-    archive.write_out(str(folder), verbose=False)
+    archive.add_endpoint(name=name, fn=serve, input_signature=inputs)
 
 
 def check_writable(output: Path) -> None:

@@ -34,7 +34,8 @@ def write(network: str, /, *, seed: int, output: Path) -> dict[str, Any]:
         new = stage / "new"
         new.mkdir()
         artifact.write_json(new / "training.json", report)
-        artifact.save_network(built, folder=new / "saved_model")
+        step = zoo.build_step(network, network=built)
+        artifact.save_network(built, step=step, folder=new / "saved_model")
         artifact.put(new, place=output / name, old=stage / "old")
     return {**report, "artifact": str(output / name)}
 

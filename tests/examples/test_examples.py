@@ -88,6 +88,33 @@ def add_lookup(root, name, *, source, steps, output, table):
     )
 
 
+def add_step(root, name, *, table):
+    """A word becomes its row of the table, and the sum of a sequence's words its next state."""
+    kinds = {"word": TensorProto.INT32, "sum": TensorProto.INT32}
+    nodes = [
+        helper.make_node("Squeeze", ["word", "last"], ["place"]),
+        helper.make_node("Gather", ["table", "place"], ["probabilities"]),
+        helper.make_node("Add", ["word", "sum"], ["next_sum"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info(key, kind, ["batch", 1]) for key, kind in kinds.items()],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 10]),
+            helper.make_tensor_value_info("next_sum", TensorProto.INT32, ["batch", 1]),
+        ],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "last")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    inputs = (TensorSpec("word", "INT32", (1,)),)
+    config = config_of(ModelSpec(name, 8, inputs, (TensorSpec("probabilities", "FP32", (10,)),)))
+    state = {"input_name": "sum", "output_name": "next_sum", "data_type": "TYPE_INT32"}
+    config.sequence_batching.state.add(**state, dims=[1])
+    files = {"model.onnx": model.SerializeToString()}
+    publish(files, config=config, card=ModelCard(), labels={}, root=root)
+
+
 def chances(likeliest, *, share=0.9):
     row = np.full(10, (1 - share) / 9, dtype=np.float32)
     row[likeliest] = share
@@ -128,6 +155,7 @@ def fill(root):
     add_lookup(
         root, "gru_language", source="words", steps=16, output="probabilities", table=grammar
     )
+    add_step(root, "gru_language_step", table=grammar)
     spoken = np.array([-1, *range(10), *[-1] * 21], dtype=np.int32)
     add_lookup(root, "translator_small", source="source", steps=12, output="digits", table=spoken)
 
@@ -202,6 +230,10 @@ def test_pixels_are_counted_by_class(example, samples):
 def test_a_sentence_goes_on_to_its_end(example):
     assert example("continue_sentence", "the") == ["the dog sleeps EOS"]
     assert example("continue_sentence", "my", "dog") == ["my dog sleeps EOS"]
+
+
+def test_a_sentence_goes_on_word_by_word_with_what_the_server_remembers(example):
+    assert example("continue_sentence", "my", "dog", "--stateful") == ["my dog sleeps EOS"]
 
 
 def test_numbers_are_translated_word_by_word(example):

@@ -14,7 +14,7 @@ case "$1 $2" in
     "train without_data") exit 4;;
     "train "*) mkdir -p "artifacts/$2/saved_model";;
     "export artifacts/unproven") exit 1;;
-    "export "*) mkdir -p "model_repository/${2#artifacts/}";;
+    "export "*) mkdir -p "model_repository/${2#artifacts/}${3:+_step}";;
 esac
 """
 
@@ -61,6 +61,18 @@ def test_recipes_without_data_are_skipped_with_a_word_and_the_others_are_made(
     again = make_zoo(checkout)
     assert again.returncode == 0
     assert calls(checkout)[5:] == ["train without_data"]
+
+
+def test_language_models_are_exported_as_a_whole_and_word_by_word(checkout: Path) -> None:
+    for _ in range(2):  # the second time all is there
+        assert make_zoo(checkout, "gru_language", "mlp").returncode == 0
+    assert calls(checkout) == [
+        "train gru_language",
+        "export artifacts/gru_language",
+        "export artifacts/gru_language --stateful",
+        "train mlp",
+        "export artifacts/mlp",
+    ]
 
 
 def test_what_fails_is_named_at_the_end_after_all_others_were_made(checkout: Path) -> None:

@@ -48,6 +48,16 @@ def test_the_same_seed_writes_the_same_network_in_place_of_the_old_one(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mlp_untrained"]
 
 
+def test_a_network_with_a_form_for_one_step_has_it_as_a_signature_over_the_same_weights(tmp_path):
+    untrained.write("gru_language", seed=3, output=tmp_path)
+    loaded = tf.saved_model.load(str(tmp_path / "gru_language_untrained" / "saved_model"))
+    whole, step = (loaded.signatures[name] for name in ("serving_default", "step"))
+    first = step(word=tf.constant([[5]]), start=tf.constant([[True]]), hidden=tf.zeros((1, 48)))
+    assert set(first) == {"probabilities", "likeliest", "next_hidden"}
+    sentence = whole(words=tf.constant([[5] + [0] * 15]))["probabilities"][0, 0]
+    assert np.asarray(first["probabilities"])[0] == pytest.approx(np.asarray(sentence), abs=1e-6)
+
+
 def test_an_unknown_network_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(NotFound, match="no network 'vgg17'"):
         untrained.write("vgg17", seed=1, output=tmp_path)

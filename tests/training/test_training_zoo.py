@@ -11,10 +11,9 @@ import keras
 import numpy as np
 import pytest
 
-from ridgeline.errors import InvalidInput, NotFound
+from ridgeline.errors import NotFound
 from training import multiply_adds, tasks, zoo
 from training import recipe as recipes
-from training.zoo import recurrent_language
 
 
 @dataclass(frozen=True)
@@ -192,23 +191,37 @@ def test_the_fixed_filter_shows_a_vertical_edge_and_no_horizontal_one() -> None:
     assert not lying.any()
 
 
-def test_one_step_at_a_time_answers_as_the_whole_sentence_does() -> None:
+@pytest.mark.parametrize("name", ["lstm_language", "gru_language", "transformer_language"])
+def test_one_step_at_a_time_answers_as_the_whole_sentence_does(name: str) -> None:
     keras.utils.set_random_seed(3)
-    network = zoo.build("lstm_language")
+    network = zoo.build(name)
     words = np.random.default_rng(1).integers(0, 10, (2, 16)).astype(np.int32)
     whole = network.predict(words, verbose=0)
-    step = recurrent_language.build_step(network)
-    hidden = memory = keras.ops.zeros((2, 48))
-    for place in range(5):
-        word = keras.ops.convert_to_tensor(words[:, place : place + 1])
-        answer = step([word, hidden, memory])
-        hidden, memory = answer["next_hidden"], answer["next_memory"]
-        assert np.asarray(answer["probabilities"]) == pytest.approx(whole[:, place], abs=1e-6)
+    step = zoo.build_step(name, network=network)
+    states = {
+        tensor.name: np.full((2, *tensor.shape[1:]), 7, tensor.dtype)  # which a start forgets
+        for tensor in step.inputs[2:]
+    }
+    for place in range(16):
+        given = {"word": words[:, place : place + 1], "start": np.full((2, 1), place == 0)}
+        answer = {key: np.asarray(value) for key, value in step({**given, **states}).items()}
+        states = {state: answer[f"next_{state}"] for state in states}
+        assert answer["probabilities"] == pytest.approx(whole[:, place], abs=1e-6)
+        assert (answer["likeliest"][:, 0] == whole[:, place].argmax(axis=1)).all()
 
 
-def test_a_step_of_a_network_without_lstm_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="'gru_language' has no LSTM"):
-        recurrent_language.build_step(zoo.build("gru_language"))
+def test_the_transformer_has_no_answer_behind_its_last_place() -> None:
+    step = zoo.build_step("transformer_language", network=zoo.build("transformer_language"))
+    given = {tensor.name: np.zeros((2, *tensor.shape[1:]), tensor.dtype) for tensor in step.inputs}
+    given["place"] = np.int32([[15], [16]])
+    last, behind = np.asarray(step(given)["probabilities"])
+    assert last.sum() == pytest.approx(1, abs=1e-5)
+    assert np.isnan(behind).all()
+
+
+@pytest.mark.parametrize("name", ["lenet5", "translator_small", "keras.MobileNet"])
+def test_other_networks_have_no_form_for_one_step(name: str) -> None:
+    assert zoo.build_step(name, network=None) is None
 
 
 def test_no_word_of_the_transformer_depends_on_a_later_one() -> None:

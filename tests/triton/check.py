@@ -31,10 +31,12 @@ def main() -> int:
         models = scan(Path(root))
         for model in models:
             golden = np.load(model.version_directory(model.versions[-1]) / "golden.npz")
-            spec = spec_of(model.read_config())
-            answer = client.infer(spec.name, [_input(tensor, golden) for tensor in spec.inputs])
+            config = model.read_config()
+            spec = spec_of(config)
+            ask = _steps if config.HasField("sequence_batching") else _rows
+            answers = ask(client, spec, golden)
             for tensor in spec.outputs:
-                expected, got = golden[f"output:{tensor.name}"], answer.as_numpy(tensor.name)
+                expected, got = golden[f"output:{tensor.name}"], answers[tensor.name]
                 error = float(np.abs(got - expected).max() / np.abs(expected).max())
                 print(f"{spec.name}: Triton's {tensor.name} differs by {error:.1e} (relative)")
                 if not error <= _TOLERANCE:
@@ -46,8 +48,32 @@ def main() -> int:
         server.wait(30)
 
 
-def _input(tensor, golden):
-    array = golden[f"input:{tensor.name}"]
+def _rows(client, spec, golden):
+    inputs = [_input(tensor, golden[f"input:{tensor.name}"]) for tensor in spec.inputs]
+    answer = client.infer(spec.name, inputs)
+    return {tensor.name: answer.as_numpy(tensor.name) for tensor in spec.outputs}
+
+
+def _steps(client, spec, golden):
+    """Sequences, interleaved: [sequences, steps, ...] of every output."""
+    found = {tensor.name: np.zeros_like(golden[f"output:{tensor.name}"]) for tensor in spec.outputs}
+    [tensor] = spec.inputs
+    elements = golden[f"input:{tensor.name}"]
+    for step in range(elements.shape[1]):
+        for sequence in range(len(elements)):
+            answer = client.infer(
+                spec.name,
+                [_input(tensor, elements[sequence, step][np.newaxis])],
+                sequence_id=sequence + 1,
+                sequence_start=step == 0,
+                sequence_end=step == elements.shape[1] - 1,
+            )
+            for name, array in found.items():
+                array[sequence, step] = answer.as_numpy(name)[0]
+    return found
+
+
+def _input(tensor, array):
     requested = triton.InferInput(tensor.name, array.shape, tensor.datatype)
     requested.set_data_from_numpy(array)
     return requested

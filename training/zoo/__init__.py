@@ -1,9 +1,10 @@
 """The networks: one file per architecture; a family of sizes shares its file.
 
 A file defines `build(...)`, which returns a Keras model with fresh random weights, and nothing
-else: no data, no training, no augmentation. Its inputs and outputs carry the names that the model
-is served under. The table in its docstring gives input, multiply-adds and parameters of each size.
-Listing the names loads no framework; building does.
+else: no data, no training, no augmentation. Of networks that read a sequence, `build_step(network)`
+may give the form that reads one element at a time. Inputs and outputs carry the names that the
+model is served under. The table in its docstring gives input, multiply-adds and parameters of each
+size. Listing the names loads no framework; building does.
 """
 
 import importlib
@@ -179,3 +180,16 @@ def build(name: str, *, classes: int | None = None, **given: Any) -> "keras.Mode
     model: keras.Model = construct(**{**arguments, **given})
     model.name = name.replace(".", "_")
     return model
+
+
+def build_step(name: str, *, network: "keras.Model") -> "keras.Model | None":
+    """The network of that name, with its weights, for one element of a sequence at a time.
+
+    An input `<state>` of it is what the output `next_<state>` was at the element before, `start`
+    tells that there was none. None where the network's file knows no such form.
+    """
+    if name not in _NETWORKS:
+        return None
+    module = importlib.import_module(f"{__name__}.{file_of(name)}")
+    build_it = getattr(module, "build_step", None)
+    return build_it(network) if build_it else None

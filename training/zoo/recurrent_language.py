@@ -12,8 +12,6 @@ time, whose state goes in and comes out, for serving a sentence word by word.
 import keras
 from keras import layers
 
-from ridgeline.errors import InvalidInput
-
 _STEPS = 16  # words; sentences of the grammar have at most 10
 
 
@@ -30,22 +28,24 @@ def build(*, cell: str, vocabulary: int = 10, units: int = 48) -> keras.Model:
 
 
 def build_step(network: keras.Model) -> keras.Model:
-    """One step of an LSTM language model, with the weights of `network`.
+    """One step of such a network, with its weights.
 
-    `word` int32 [batch, 1], `hidden` and `memory` [batch, units] become `probabilities`
-    [batch, vocabulary], `next_hidden` and `next_memory`. Raises InvalidInput for another kind of
-    network.
+    `word` int32 [batch, 1], the states `hidden` and, of an LSTM, `memory` float32 [batch, units],
+    and `start` bool [batch, 1], which makes the states zeros, become `probabilities`
+    [batch, vocabulary] of the next word, the `likeliest` int32 [batch, 1], `next_hidden` and
+    `next_memory`.
     """
     recurrent = network.get_layer("memory")
-    if not isinstance(recurrent, layers.LSTM):
-        raise InvalidInput(f"network {network.name!r} has no LSTM to take one step of")
+    names = ("hidden", "memory") if isinstance(recurrent, layers.LSTM) else ("hidden",)
     word = keras.Input((1,), dtype="int32", name="word")
-    state = [keras.Input((recurrent.units,), name=name) for name in ("hidden", "memory")]
+    start = keras.Input((1,), dtype="bool", name="start")
+    states = [keras.Input((recurrent.units,), name=name) for name in names]
     x = network.get_layer("embedding")(word)[:, 0]
-    x, (hidden, memory) = recurrent.cell(x, state)
+    x, following = recurrent.cell(x, [keras.ops.where(start, 0.0, state) for state in states])
+    probabilities = network.get_layer("probabilities")(x)
     outputs = {
-        "probabilities": network.get_layer("probabilities")(x),
-        "next_hidden": hidden,
-        "next_memory": memory,
+        "probabilities": probabilities,
+        "likeliest": keras.ops.top_k(probabilities, k=1)[1],
+        **{f"next_{name}": state for name, state in zip(names, following, strict=True)},
     }
-    return keras.Model([word, *state], outputs)
+    return keras.Model([word, start, *states], outputs)
