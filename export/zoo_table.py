@@ -23,7 +23,6 @@ _COLUMNS = (
     *("network", "relative error", "multiply-adds", "parameters"),
     *("opset", "file, MB", "processor, s", "memory, MB"),
 )
-_HEAD = f"| {' | '.join(_COLUMNS)} |"
 _TITLE = "## Exported"
 _NETWORKS = "## Networks"
 
@@ -106,16 +105,25 @@ def row_of(network: str, exported: Child, /) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def with_row(page: str, /, *, network: str, row: str) -> str:
-    """The page with that row in its table, in the order of names."""
-    before, title, rest = page.partition(_TITLE)
-    if not title:
-        raise ValueError(f"the page has no heading {_TITLE!r}")
+def with_row(
+    page: str,
+    /,
+    *,
+    network: str,
+    row: str,
+    title: str = _TITLE,
+    columns: Sequence[str] = _COLUMNS,
+) -> str:
+    """The page with that row in the table under that heading, in the order of names."""
+    head = f"| {' | '.join(columns)} |"
+    before, found, rest = page.partition(title)
+    if not found:
+        raise ValueError(f"the page has no heading {title!r}")
     part, *others = re.split(r"(?=^## )", rest, maxsplit=1, flags=re.MULTILINE)
-    text, _, table = part.partition(_HEAD)
+    text, _, table = part.partition(head)
     rows = {match[1]: match[0] for match in re.finditer(r"^\| (\w+) \|.*$", table, re.MULTILINE)}
     rows[network] = row
-    lines = [_HEAD, f"|{'---|' * len(_COLUMNS)}", *(rows[name] for name in sorted(rows))]
+    lines = [head, f"|{'---|' * len(columns)}", *(rows[name] for name in sorted(rows))]
     return before + title + text.rstrip() + "\n\n" + "\n".join(lines) + "\n\n" + "".join(others)
 
 

@@ -170,14 +170,16 @@ def _on_device(shape: tuple[int, ...], scale: float, *, provider: str, precision
     numbers = np.random.default_rng(0).standard_normal(_RANDOM_NUMBERS, dtype=np.float32)
     given = np.resize(scale * numbers, shape)
     device = _DEVICES[provider]
-    value = onnxruntime.OrtValue.ortvalue_from_numpy(given, device, 0)
+    # Not the session's own output: that lives no longer than the session.
+    made = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, _kind(precision), device, 0)
     session = _session(_cast(shape, precision=precision), provider=provider, precision="fp32")
     binding = session.io_binding()
-    binding.bind_ortvalue_input("x", value)
-    binding.bind_output("y", device, 0)
+    binding.bind_cpu_input("x", given)
+    binding.bind_ortvalue_output("y", made)
+    binding.synchronize_inputs()
     session.run_with_iobinding(binding)
     binding.synchronize_outputs()
-    return binding.get_outputs()[0]
+    return made
 
 
 def _session(graph: bytes, *, provider: str, precision: str) -> Any:
