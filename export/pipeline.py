@@ -18,7 +18,7 @@ from export.golden import golden_file, golden_inputs
 from export.parity import Accuracy, Parity, Run, accuracy, prove, runner
 from export.saved_model import SavedModel
 from export.settings import ExportSettings
-from export.stateful import Step, sequence_config
+from export.stateful import Step, sequence_config, sequences_of
 from ridgeline import graph as graphs
 from ridgeline.cost import ModelCost
 from ridgeline.errors import InvalidInput, ParityFailed, Unsupported
@@ -114,7 +114,8 @@ def _proven_step(
     serialised = model.SerializeToString()
     exported = runner(serialised, name=step.name)
     spec = step.spec(max_batch_size=settings.max_batch_size)
-    sequences = _affordable(step.sequences(artifact), cost=_cost(model))
+    sequences = _affordable(sequences_of(artifact, whole=saved), cost=_cost(model))
+    step.answer(sequences)
     parity = prove(
         step.reference,
         step.unrolled(exported),

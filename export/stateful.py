@@ -5,6 +5,7 @@ A SavedModel may have it as the signature `step`: an input `<state>` is what the
 the element. The server hands states and `start` over; clients see the rest.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -47,12 +48,13 @@ class Step:
         self._outputs = [t for t in self.saved.outputs if t.name not in self._hidden]
         self._shared = {t.name for t in whole.outputs} & {t.name for t in self._outputs}
         starts = [t for t in self.saved.inputs if t.name == _START and t.datatype == "BOOL"]
-        if not (self.states and starts and self._shared and len(inputs) == len(whole.inputs) == 1):
+        fits = len(inputs) == len(whole.inputs) == 1 and _is_element(inputs[0], of=whole.inputs[0])
+        if not (self.states and starts and self._shared and fits):
             raise Unsupported(
                 f"the signature {_SIGNATURE!r} of {artifact.name!r} needs {_START!r} of BOOL, "
-                f"states with an output {_NEXT}<state>, one further input, as the whole network "
-                f"has one, and an output of it, received {[t.name for t in self.saved.inputs]} "
-                f"and {sorted(outputs)}"
+                f"states with an output {_NEXT}<state>, one further input that is an element of "
+                f"the whole network's one input, and an output of that network, received "
+                f"{[t.name for t in self.saved.inputs]} and {sorted(outputs)}"
             )
         self._element, self._whole = inputs[0], whole
 
@@ -62,21 +64,25 @@ class Step:
             self.name, max_batch_size, (_row(self._element),), tuple(map(_row, self._outputs))
         )
 
-    def sequences(self, artifact: Artifact) -> dict[str, np.ndarray]:
-        """What the proof runs on: the whole test set if it is not large."""
-        few = golden_inputs(artifact, saved=self._whole)
-        return {
-            name: array[:_PROVEN_SEQUENCES] for name, array in (artifact.evaluation or few).items()
-        }
+    def answer(self, sequences: Mapping[str, np.ndarray], /) -> None:
+        """Note what is right for them: what the network answers as a whole.
 
-    def reference(self, sequences: Mapping[str, np.ndarray], /) -> dict[str, np.ndarray]:
-        """What the network answers as a whole, and for the other outputs what its step does.
-
-        An answer for each element of each sequence: [sequences * elements, ...].
+        For outputs that the whole network does not have, that is what its step answers.
         """
         whole = self._whole.run(sequences)
-        shared = {name: whole[name].reshape(-1, *whole[name].shape[2:]) for name in self._shared}
-        return {**self.unrolled(self.saved.run)(sequences), **shared}
+        (elements,) = sequences.values()
+        steps = self.unrolled(self.saved.run)(sequences)
+        lead = elements.shape[:2]
+        self._places = {row.tobytes(): number for number, row in enumerate(elements)}
+        self._right = {name: a.reshape(*lead, *a.shape[1:]) for name, a in steps.items()}
+        self._right |= {name: whole[name] for name in self._shared}
+
+    def reference(self, sequences: Mapping[str, np.ndarray], /) -> dict[str, np.ndarray]:
+        """What was noted for each element of each sequence: [sequences * elements, ...]."""
+        (elements,) = sequences.values()
+        rows = [self._places[row.tobytes()] for row in elements]
+        right = {name: array[rows] for name, array in self._right.items()}
+        return {name: array.reshape(-1, *array.shape[2:]) for name, array in right.items()}
 
     def unrolled(self, run: Run, /) -> Run:
         """`run`, which takes a step, over all elements of whole sequences, as in `reference`."""
@@ -104,12 +110,18 @@ class Step:
         self, sequences: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Inputs and outputs to check a version with later: [sequences, elements, ...] of each."""
-        first = {name: array[:_GOLDEN_SEQUENCES] for name, array in sequences.items()}
-        (elements,) = first.values()
-        lead = elements.shape[:2]
-        inputs = {self._element.name: elements.reshape(*lead, *self._element.shape[1:])}
-        answers = self.reference(first)
-        return inputs, {name: a.reshape(*lead, *a.shape[1:]) for name, a in answers.items()}
+        (elements,) = sequences.values()
+        shape = (*elements.shape[:2], *self._element.shape[1:])
+        inputs = {self._element.name: elements.reshape(shape)}
+        found = {**inputs, **self._right}
+        first = {name: array[:_GOLDEN_SEQUENCES] for name, array in found.items()}
+        return {name: first.pop(name) for name in inputs}, first
+
+
+def sequences_of(artifact: Artifact, *, whole: SavedModel) -> dict[str, np.ndarray]:
+    """What the proof runs on: the whole test set if it is not large."""
+    few = golden_inputs(artifact, saved=whole)
+    return {name: array[:_PROVEN_SEQUENCES] for name, array in (artifact.evaluation or few).items()}
 
 
 def sequence_config(spec: ModelSpec, *, states: tuple[TensorSpec, ...]) -> Any:
@@ -129,6 +141,12 @@ def sequence_config(spec: ModelSpec, *, states: tuple[TensorSpec, ...]) -> Any:
             name=state.name, zero_data=True, **shape
         )
     return config
+
+
+def _is_element(element: TensorSpec, *, of: TensorSpec) -> bool:
+    """Whether [batch, ...] can be one of [batch, elements, ...], with as many numbers."""
+    sizes = (math.prod(element.shape[1:]), math.prod(of.shape[2:]))
+    return len(of.shape) > 1 and sizes[0] == sizes[1] and element.datatype == of.datatype
 
 
 def _row(tensor: TensorSpec) -> TensorSpec:

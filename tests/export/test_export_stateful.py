@@ -118,6 +118,16 @@ def test_a_step_without_states_is_none(tf, sums, tmp_path):
         stateful(source, tmp_path / "repository")
 
 
+def test_a_step_over_something_else_than_an_element_is_none(tf, sums, tmp_path):
+    def step(element, start, kept):
+        total = tf.where(start, 0.0, kept) + element[:, :2]
+        return {"total": total, "next_kept": total}
+
+    source = sums(step, element=((3,), tf.float32), kept=((2,), tf.float32))
+    with pytest.raises(Unsupported, match="one further input that is an element of the whole"):
+        stateful(source, tmp_path / "repository")
+
+
 def test_a_network_without_a_step_is_refused_in_one_line(artifact, tmp_path, capsys):
     words = ["export", str(artifact), "--stateful", "--repository", str(tmp_path / "repository")]
     assert __main__.main(words) == 1
