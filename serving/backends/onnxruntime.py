@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -205,16 +204,18 @@ def _engine(
 
 
 def _widened(engine: Engine, *, trial: Trial, build: functools.partial[Engine]) -> Engine:
-    """The engine, with another one of all cores for the batch that comes alone, where that pays."""
+    """The engine, with another one of all cores for the batch that comes alone, if it may pay."""
     cores = _cores()
-    wider: list[Callable[[], Engine]] = [
-        functools.partial(build, settings=replace(trial.settings, threads=cores, spins=spins))
-        for spins in (False, True)
-    ]
-    if isinstance(engine, OpenVinoEngine):
-        wider = [functools.partial(trial.openvino, threads=cores, streams=1)]
+    if cores == 1:
+        return engine
+
+    def build_wide(spins: bool) -> Engine:
+        if isinstance(engine, OpenVinoEngine):
+            return trial.openvino(threads=cores, streams=1)
+        return build(settings=replace(trial.settings, threads=cores, spins=spins))
+
     inputs = zeros(trial.spec, rows=1)
-    return widened(engine, inputs=inputs, wider=wider, on_engine=trial.on_engine)
+    return widened(engine, inputs=inputs, build_wide=build_wide, on_engine=trial.on_engine)
 
 
 def _cores() -> int:

@@ -77,8 +77,8 @@ def _load(repository, *, settings):
 @pytest.mark.parametrize(
     ("config", "engine_threads", "row_ms", "instances", "widened"),
     [
-        (None, 0, 1_000, 4, [4, 4]),  # slow: a batch a core, and all cores for one that is alone
-        (None, 0, 0.001, 1, [4, 4]),  # more would only cut batches short
+        (None, 0, 1_000, 4, [4]),  # slow: a batch a core, and all cores for one that is alone
+        (None, 0, 0.001, 1, [4]),  # more would only cut batches short
         (None, 1, 1_000, 1, []),  # who asks for one thread gets no more
         (None, 2, 1_000, 1, []),
         ("instance_group { count: 2 }", 0, 1_000, 2, []),
@@ -90,20 +90,26 @@ def test_where_nothing_is_said_the_speed_of_the_model_decides_how_many_batches_r
     config, engine_threads, row_ms, instances, widened,
 ):  # fmt: skip
     repository.add("m", models.identity(), config=config)
-    asked: list[int] = []
+    built: list[EngineSettings] = []
     times = calibrated(lambda rows: int(row_ms * 1_000_000 * rows), max_rows=32)
     monkeypatch.setattr(backend, "measured_times", lambda *_, **__: times)
 
-    def remember(narrow, *, wider, **_):
-        asked.extend(build.keywords["settings"].threads for build in wider)
+    def engine(path, *, settings, cache):
+        built.append(settings)
+        return OnnxEngine(path, settings=settings, cache=cache)
+
+    def remember(narrow, *, build_wide, **_):
+        build_wide(True)
         return narrow
 
+    monkeypatch.setattr(backend, "OnnxEngine", engine)
     monkeypatch.setattr(backend, "widened", remember)
 
     loaded = _load(repository, settings=replace(settings, engine_threads=engine_threads))
 
     assert loaded.instances == instances
-    assert asked == widened
+    assert [engine.threads for engine in built[1:]] == widened
+    assert all(engine.spins for engine in built[1:])
 
 
 def _rows_run(monkeypatch) -> list[int]:
