@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     number("--rounds", default=3, help="servers started anew for each limit (default: 3)")
     number("--pairs", default=20, help="pairs of blocks in a round of a comparison (default: 20)")
     number(
-        "--most-rounds", default=12, help="of a comparison that cannot be told yet (default: 12)"
+        "--most-rounds",
+        default=40,
+        help="pairs of servers started for a comparison that cannot be told yet (default: 40)",
     )
     number("--seed", default=0, help="of inputs, arrivals and the order of blocks (default: 0)")
     parser.add_argument(
@@ -104,11 +106,7 @@ def _compare(
     from loadtest.versions import this_version
 
     limits = dict(budgets.regression) or {"p50": 1.05}
-    effort = Effort(
-        pairs=arguments.pairs,
-        rounds=min(2, arguments.most_rounds),
-        most_rounds=arguments.most_rounds,
-    )
+    effort = Effort(pairs=arguments.pairs, most_rounds=arguments.most_rounds)
     return [
         finding
         for model in budgets.models
@@ -127,7 +125,7 @@ def _compare(
 def _refuse_nonsense(arguments: argparse.Namespace) -> None:
     from ridgeline.errors import WrongUsage
 
-    for name, least in (("rounds", 1), ("pairs", 8), ("most_rounds", 1)):
+    for name, least in (("rounds", 1), ("pairs", 4), ("most_rounds", 4)):
         if getattr(arguments, name) < least:
             raise WrongUsage(
                 f"--{name.replace('_', '-')} must be at least {least}, "

@@ -1,8 +1,13 @@
 """Whether one version of a server is slower than another, from runs that took turns.
 
 The two are measured in short blocks, one after the other, in an order drawn for each pair: whatever
-slows the machine for longer than a block slows both. Each pair gives a ratio, and the bootstrap of
-their median gives an interval (Efron, 1979; percentile method). No stored millisecond is involved.
+slows the machine for longer than a block slows both. No stored millisecond is involved.
+
+A server that starts twice is not twice as fast to the percent: where its memory lies, and what it
+learned while it started, stays with it. Blocks on one pair of servers share that, so they are one
+round, and what is judged is the median of the rounds' medians. Its interval is bootstrapped in two
+steps, rounds first and then the pairs within each (Davison and Hinkley, 1997, section 3.8;
+percentile method).
 """
 
 from collections.abc import Sequence
@@ -14,9 +19,12 @@ import numpy.typing as npt
 from ridgeline.errors import InvalidInput
 
 HELD, MISSED, UNSURE = "held", "missed", "could not tell"
-CONFIDENCE = 0.99
-_RESAMPLES = 4000
-_LEAST_PAIRS = 8
+CONFIDENCE = 0.9  # 5 % at either end: a limit is one-sided
+_RESAMPLES = 2000
+_LEAST_ROUNDS = 4
+
+
+Round = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -26,22 +34,30 @@ class Ratio:
     value: float
     low: float
     high: float
-    pairs: int
+    rounds: int
 
 
-def ratio(baseline: Sequence[float], candidate: Sequence[float], *, seed: int = 0) -> Ratio:
-    """The median ratio of pairs, and its interval. Raises InvalidInput for too few pairs."""
-    if len(baseline) != len(candidate) or len(baseline) < _LEAST_PAIRS:
+def ratio(rounds: Sequence[Round], *, seed: int = 0) -> Ratio:
+    """The median over rounds of (baseline's, candidate's) figures of paired blocks.
+
+    All rounds have the same number of pairs. Raises InvalidInput otherwise, or for too few rounds.
+    """
+    lengths = {len(figures) for each in rounds for figures in each}
+    if len(rounds) < _LEAST_ROUNDS or len(lengths) != 1:
         raise InvalidInput(
-            f"a comparison needs at least {_LEAST_PAIRS} pairs, "
-            f"received {len(baseline)} and {len(candidate)} figures"
+            f"a comparison needs at least {_LEAST_ROUNDS} rounds with the same number of pairs, "
+            f"received {len(rounds)} rounds with {sorted(lengths)} figures"
         )
-    logs = np.log(np.asarray(candidate) / np.asarray(baseline))
-    drawn = np.random.default_rng(seed).integers(len(logs), size=(_RESAMPLES, len(logs)))
-    medians = np.median(logs[drawn], axis=1)
+    logs = np.array([np.log(np.divide(candidate, baseline)) for baseline, candidate in rounds])
+    count, pairs = logs.shape
+    random = np.random.default_rng(seed)
+    drawn_rounds = random.integers(count, size=(_RESAMPLES, count, 1))
+    drawn_pairs = random.integers(pairs, size=(_RESAMPLES, count, pairs))
+    medians = np.median(np.median(logs[drawn_rounds, drawn_pairs], axis=2), axis=1)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(medians, (tail, 100 - tail))
-    return Ratio(value=_exp(np.median(logs)), low=_exp(low), high=_exp(high), pairs=len(logs))
+    middle = np.median(np.median(logs, axis=1))
+    return Ratio(value=_exp(middle), low=_exp(low), high=_exp(high), rounds=count)
 
 
 def judge(found: Ratio, *, at_most: float | None = None, at_least: float | None = None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from loadtest import eventloop
 from loadtest.check import Announce, message_for, running
-from loadtest.comparison import HELD, UNSURE, judge, ratio
+from loadtest.comparison import HELD, UNSURE, Round, judge, ratio
 from loadtest.connection import split_address
 from loadtest.findings import Finding
 from loadtest.protocols import connect
@@ -28,11 +28,11 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure: pairs of blocks on a pair of servers, and how often to start anew."""
+    """How much to measure: pairs of blocks on a pair of servers, and how many pairs of servers."""
 
     pairs: int = 20
-    rounds: int = 2
-    most_rounds: int = 12
+    rounds: int = 4
+    most_rounds: int = 40
 
 
 def compare(
@@ -50,37 +50,34 @@ def compare(
     `limits` holds "p50" (at most) and "throughput" (at least). Rounds go on until every ratio is
     judged, or `effort.most_rounds` are done.
     """
-    figures: dict[str, tuple[list[float], list[float]]] = {key: ([], []) for key in limits}
+    figures: dict[str, list[Round]] = {key: [] for key in limits}
     findings: list[Finding] = []
     for number in range(1, effort.most_rounds + 1):
         announce(f"{model}: versions side by side, round {number}")
         late_first = (seed + number) % 2 == 1  # whoever starts first may be better off
         with _both(versions, late_first=late_first, repository=repository, model=model) as specs:
-            for key, (baseline, candidate) in figures.items():
+            for key, rounds in figures.items():
                 drawn = 1000 * seed + number
-                pairs = _alternate(specs, key=key, pairs=effort.pairs, seed=drawn)
-                baseline += pairs[0]
-                candidate += pairs[1]
+                rounds.append(_alternate(specs, key=key, pairs=effort.pairs, seed=drawn))
+        if number < effort.rounds:
+            continue
         findings = [
-            _finding(model, key=key, limit=limits[key], pairs=pairs)
-            for key, pairs in figures.items()
+            _finding(model, key=key, limit=limits[key], rounds=rounds)
+            for key, rounds in figures.items()
         ]
-        open_ones = [each for each in findings if each.verdict == UNSURE]
-        if number >= effort.rounds and not open_ones:
+        if not any(each.verdict == UNSURE for each in findings):
             break
     return findings
 
 
-def _finding(
-    model: str, *, key: str, limit: float, pairs: tuple[list[float], list[float]]
-) -> Finding:
-    found = ratio(*pairs)
+def _finding(model: str, *, key: str, limit: float, rounds: list[Round]) -> Finding:
+    found = ratio(rounds)
     least = key == "throughput"
     bounds = {"at_least": limit} if least else {"at_most": limit}
     verdict = judge(found, **bounds)
-    note = f"{found.pairs} pairs"
+    note = f"{found.rounds} rounds"
     if verdict == UNSURE:
-        note += "; more pairs or a quieter machine would settle it"
+        note += "; more rounds or a quieter machine would settle it"
     return Finding(
         model=model,
         scenario="against the baseline",

@@ -96,7 +96,7 @@ def _trial(
             limits=_ALLOWED,
             versions=(baseline, candidate),
             repository=repository,
-            effort=Effort(pairs=arguments.pairs, rounds=2, most_rounds=arguments.most_rounds),
+            effort=Effort(pairs=arguments.pairs, most_rounds=arguments.most_rounds),
             announce=lambda _: None,
             seed=seed,
         )
@@ -137,7 +137,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--percent", type=int, nargs="+", default=[0, 10, 25])
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--most-rounds", type=int, default=12)
+    parser.add_argument("--most-rounds", type=int, default=40)
     parser.add_argument("--most-seconds", type=float, default=float("inf"))
     parser.add_argument("--output", type=Path, default=Path("reports/budget-proof.json"))
     return parser.parse_args()

@@ -118,7 +118,7 @@ def words(tmp_path):
 def test_budgets_are_checked_on_a_server_of_ours(words, tmp_path, capsys):
     files = {name: tmp_path / name for name in ("output", "junit", "markdown")}
     more = [str(word) for name, path in files.items() for word in (f"--{name}", path)]
-    against = ["--against", str(versions._ROOT), "--pairs", "8", "--most-rounds", "1"]
+    against = ["--against", str(versions._ROOT), "--pairs", "4", "--most-rounds", "4"]
     code = main([*words, *more, *against, "--json"])
     result = json.loads(capsys.readouterr().out)
     verdicts = {each["name"]: each["verdict"] for each in result["findings"]}
@@ -143,7 +143,8 @@ def test_budgets_are_checked_on_a_server_of_ours(words, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--pairs", "7"], "--pairs must be at least 8, received 7"),
+        (["--pairs", "3"], "--pairs must be at least 4, received 3"),
+        (["--most-rounds", "3"], "--most-rounds must be at least 4, received 3"),
         (["--duration", "0"], "--duration must be positive"),
         (["--only-against"], "--only-against needs --against"),
     ],
