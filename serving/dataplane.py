@@ -16,7 +16,8 @@ from serving.registry import Registry
 from serving.request import InferRequest, InferResponse
 from serving.served import UnknownVersion
 from serving.shared_memory import Regions
-from serving.tracing import TraceValue, tracing_of
+from serving.trace_settings import TraceValue
+from serving.tracing import tracing_of
 from serving.version import ReadyVersion
 
 SERVER_VERSION = __version__

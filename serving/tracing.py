@@ -4,63 +4,19 @@ While nothing is traced, a request pays for one look at `Tracing.active`.
 """
 
 import contextlib
-import re
 import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ridgeline.errors import InvalidInput, Malformed, Unsupported
-from serving.request import InferRequest, InferResponse, Tensors
+from ridgeline.errors import InvalidInput, Unsupported
+from serving.request import InferRequest, InferResponse
 from serving.settings import ServeSettings
-from serving.trace_file import Timestamp, TracedTensor, TraceRecord, TraceWriter
+from serving.trace import Trace
+from serving.trace_file import TraceWriter
+from serving.trace_settings import OFF, TraceSettings, TraceValue, ordered, parsed
 from serving.version import ReadyVersion
-
-TraceValue = list[str] | str | None
-_OFF, _TIMESTAMPS, _TENSORS = LEVELS = ("OFF", "TIMESTAMPS", "TENSORS")
-_LIMITS = {
-    "trace_rate": (1, 2**32 - 1),
-    "trace_count": (-1, 2**31 - 1),
-    "log_frequency": (0, 2**32 - 1),
-}
-_WHOLE_NUMBER = re.compile("-?[0-9]{1,20}")
-_MAX_TENSOR_BYTES = 64 * 1024 * 1024  # of one request; what comes after is left out
-_MAX_ANSWERS = 1024  # of one request, whose times are told
-_SHOWN = 80
-
-
-@dataclass(frozen=True)
-class TraceSettings:
-    """Triton's settings: one of `trace_rate` requests is traced, `trace_count` in all (-1: any).
-
-    After `log_frequency` traces the next file begins; 0 writes all into one. Raises InvalidInput.
-    """
-
-    trace_level: tuple[str, ...] = (_OFF,)
-    trace_rate: int = 1000
-    trace_count: int = -1
-    log_frequency: int = 0
-
-    def __post_init__(self) -> None:
-        unknown = [level for level in self.trace_level if level not in LEVELS]
-        if unknown or not self.trace_level:
-            words = ", ".join(unknown)[:_SHOWN]
-            raise InvalidInput(f"trace_level must be of {', '.join(LEVELS)}, received {words!r}")
-        if _OFF in self.trace_level and len(self.trace_level) > 1:
-            raise InvalidInput("trace_level OFF stands alone")
-        for name, (least, most) in _LIMITS.items():
-            if not least <= getattr(self, name) <= most:
-                raise InvalidInput(
-                    f"{name} must lie in {least}..{most}, received {getattr(self, name)}"
-                )
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is to be traced."""
-        return self.trace_level != (_OFF,)
 
 
 @dataclass
@@ -85,84 +41,6 @@ class _Sampler:
         if self.left > 0:
             self.left -= 1
         return True
-
-
-@dataclass
-class _Trace:
-    """What is seen of a request on its way."""
-
-    id: int
-    settings: TraceSettings
-    began_ns: int
-    inputs: Tensors
-    parent_id: int = 0  # of the request that this one is a step of
-    answered_ns: list[int] = field(default_factory=list)
-    tensors: list[TracedTensor] = field(default_factory=list)
-    tensor_bytes: int = 0
-    last: InferResponse | None = None
-
-    def answered(self, response: InferResponse) -> None:
-        """Keep what an answer tells: its tensors are copied, since clients may share their memory.
-
-        Those of the request stand before the first one's.
-        """
-        if not self.last:
-            self.keep("TENSOR_QUEUE_INPUT", self.inputs)
-        self.last = response
-        if len(self.answered_ns) < _MAX_ANSWERS:
-            self.answered_ns.append(time.monotonic_ns())
-        self.keep("TENSOR_BACKEND_OUTPUT", response.outputs)
-
-    def keep(self, activity: str, tensors: Tensors) -> None:
-        if _TENSORS not in self.settings.trace_level:
-            return
-        for name, array in tensors.items():
-            self.tensor_bytes += array.nbytes
-            if self.tensor_bytes <= _MAX_TENSOR_BYTES:
-                self.tensors.append((activity, name, np.array(array, order="C")))
-
-    def record(self, request: InferRequest, model: ReadyVersion) -> TraceRecord:
-        """All of it, once the request has ended."""
-        ended_ns = time.monotonic_ns()
-        if not self.last:  # it failed
-            self.keep("TENSOR_QUEUE_INPUT", self.inputs)
-        begin: list[Timestamp] = []
-        end: list[Timestamp] = []
-        if _TIMESTAMPS in self.settings.trace_level:
-            begin.append(("REQUEST_START", self.began_ns))
-            if self.last and self.last.queued_ns is not None:
-                begin.append(("QUEUE_START", self.last.queued_ns))
-            computed_ns = self.answered_ns[0] if self.answered_ns else ended_ns
-            end = _compute(self.last, ended_ns=computed_ns)
-            end += [("INFER_RESPONSE_COMPLETE", at_ns) for at_ns in self.answered_ns]
-            end.append(("REQUEST_END", ended_ns))
-        return TraceRecord(
-            id=self.id,
-            model_name=model.name,
-            model_version=model.version,
-            request_id=request.id,
-            parent_id=self.parent_id,
-            log_frequency=self.settings.log_frequency,
-            begin=tuple(begin),
-            tensors=tuple(self.tensors),
-            end=tuple(end),
-        )
-
-
-def _compute(response: InferResponse | None, *, ended_ns: int) -> list[Timestamp]:
-    """The times of the batch; those of several batches are one after the other, up to the end."""
-    if response is None or response.times is None or not response.times.started_ns:
-        return []
-    times, at_ns = response.times, response.times.started_ns
-    found = [("COMPUTE_START", at_ns)]
-    for name, took_ns in (
-        ("COMPUTE_INPUT_END", times.compute_input_ns),
-        ("COMPUTE_OUTPUT_START", times.compute_infer_ns),
-        ("COMPUTE_END", times.compute_output_ns),
-    ):
-        at_ns = min(at_ns + took_ns, ended_ns)
-        found.append((name, at_ns))
-    return found
 
 
 class Tracing:
@@ -212,7 +90,7 @@ class Tracing:
             if changes[name] in (None, []):
                 own.pop(name, None)
             else:
-                own[name] = _parsed(name, changes[name])
+                own[name] = parsed(name, changes[name])
         if not known:
             return
         everybodys = {} if model == "" else self._own.get("", {})
@@ -249,7 +127,7 @@ class Tracing:
             self._writer.close()
 
     async def _infer(
-        self, trace: _Trace, request: InferRequest, model: ReadyVersion
+        self, trace: Trace, request: InferRequest, model: ReadyVersion
     ) -> InferResponse:
         request = replace(request, tracer=_Steps(self, trace))
         try:
@@ -260,7 +138,7 @@ class Tracing:
         return response
 
     async def _stream(
-        self, trace: _Trace, request: InferRequest, model: ReadyVersion
+        self, trace: Trace, request: InferRequest, model: ReadyVersion
     ) -> AsyncGenerator[InferResponse, None]:
         request = replace(request, tracer=_Steps(self, trace))
         try:
@@ -271,25 +149,25 @@ class Tracing:
         finally:
             self._end(trace, request, model)
 
-    def _step_of(self, parent: _Trace, request: InferRequest) -> _Trace:
+    def _step_of(self, parent: Trace, request: InferRequest) -> Trace:
         """The trace of a step: it is there where that of the whole is, and counts with it."""
         self._traces += 1
         now_ns = time.monotonic_ns()
-        return _Trace(self._traces, parent.settings, now_ns, request.inputs, parent_id=parent.id)
+        return Trace(self._traces, parent.settings, now_ns, request.inputs, parent_id=parent.id)
 
     def _sampler(self, model: str) -> _Sampler:
         return self._samplers.get(model) or self._samplers[""]
 
-    def _begin(self, request: InferRequest, model: str) -> _Trace | None:
+    def _begin(self, request: InferRequest, model: str) -> Trace | None:
         sampler = self._sampler(model)
         if not sampler.takes():
             return None
         if not sampler.left:
             self.active = any(one.active for one in self._samplers.values())
         self._traces += 1
-        return _Trace(self._traces, sampler.settings, time.monotonic_ns(), request.inputs)
+        return Trace(self._traces, sampler.settings, time.monotonic_ns(), request.inputs)
 
-    def _end(self, trace: _Trace, request: InferRequest, model: ReadyVersion) -> None:
+    def _end(self, trace: Trace, request: InferRequest, model: ReadyVersion) -> None:
         if self._writer is not None:
             self._writer.put(trace.record(request, model))
 
@@ -324,7 +202,7 @@ class _Steps:
     """Traces the steps of a request as its children."""
 
     tracing: Tracing
-    parent: _Trace
+    parent: Trace
 
     async def infer(self, request: InferRequest, model: ReadyVersion) -> InferResponse:
         """The one answer of a step."""
@@ -344,28 +222,9 @@ def tracing_of(settings: ServeSettings) -> Tracing:
     return Tracing(
         file=settings.trace_file,
         settings=TraceSettings(
-            trace_level=_ordered(settings.trace_level) or (_OFF,),
+            trace_level=ordered(settings.trace_level) or (OFF,),
             trace_rate=settings.trace_rate,
             trace_count=settings.trace_count,
             log_frequency=settings.trace_log_frequency,
         ),
     )
-
-
-def _ordered(levels: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Each once, in the order of LEVELS; unknown ones are left for TraceSettings to refuse."""
-    return (*(one for one in LEVELS if one in levels), *(set(levels) - set(LEVELS)))
-
-
-def _parsed(name: str, value: Any) -> Any:
-    if name == "trace_level":
-        if type(value) is not list or not all(type(one) is str for one in value):
-            raise Malformed(f"{name} must be a list of texts, received {str(value)[:_SHOWN]!r}")
-        return _ordered(value)
-    if type(value) is list:
-        raise InvalidInput(f"{name} must be one value, received {len(value)}")
-    if type(value) is not str or not _WHOLE_NUMBER.fullmatch(value):
-        shown = str(value)[:_SHOWN]
-        fault = InvalidInput if type(value) is str else Malformed
-        raise fault(f"{name} must be a whole number as a text, received {shown!r}")
-    return int(value)

@@ -6,7 +6,7 @@ from tritonclient.grpc import service_pb2
 
 from serving.dataplane import DataPlane
 from serving.protocol.grpc_method import AnyMethod, Method
-from serving.tracing import TraceValue
+from serving.trace_settings import TraceValue
 
 
 def trace_methods(dataplane: DataPlane) -> dict[str, AnyMethod]:

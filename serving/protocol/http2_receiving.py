@@ -122,6 +122,8 @@ class ReceivingSide(SendingSide):
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a priority is cut off")
             payload = payload[PRIORITY_BYTES:]
         if not flags & END_HEADERS:
+            if not number:  # a whole block on it is refused, since it opens no stream
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
             self._block = bytearray(payload)
             self._block_stream, self._block_flags = number, flags
             return

@@ -18,6 +18,7 @@ _ERRORS = {
     503: "Not now: the server is loading, stopping, or refuses.",
     504: "The deadline of the request has passed, or cannot be met.",
 }
+BODY_ERRORS = (400, 413, 501)  # of every operation that reads a body
 _RETRY = (429, 503)  # these may tell when to come again
 _RETRY_FIELDS = {"Retry-After": "seconds", "Retry-After-Ms": "milliseconds"}
 PATH_NAMES = {
@@ -110,6 +111,16 @@ class Operation:
             error = Answer(_ERRORS[status], {JSON: reference("Error")}, fields)
             responses[str(status)] = _response(error)
         return dict(sorted(responses.items()))
+
+
+def json_answer(name: str, description: str) -> dict[int, Answer]:
+    """The answers of an operation that succeeds with that object."""
+    return {200: Answer(description, {JSON: reference(name)})}
+
+
+def under(paths: tuple[str, ...], end: str) -> tuple[str, ...]:
+    """Each path with that end."""
+    return tuple(f"{path}{end}" for path in paths)
 
 
 def _suffix(path: str) -> str:

@@ -7,7 +7,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from ridgeline.datatypes import DATATYPES
 from serving.log_settings import LogSettings
 from serving.protocol.openapi_messages import Schema, message_schemas, reference
-from serving.tracing import LEVELS
+from serving.trace_settings import LEVELS
 
 _TEXT: Schema = {"type": "string"}
 _SWITCH: Schema = {"type": "boolean"}

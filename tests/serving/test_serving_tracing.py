@@ -11,7 +11,8 @@ from serving.registry import Registry
 from serving.request import InferRequest, InferResponse
 from serving.settings import ServeSettings
 from serving.statistics import BatchTimes
-from serving.tracing import TraceSettings, Tracing, tracing_of
+from serving.trace_settings import TraceSettings
+from serving.tracing import Tracing, tracing_of
 
 ALL = TraceSettings(("TIMESTAMPS", "TENSORS"), trace_rate=1)
 ASKED = InferRequest("m", {"x": np.array([1.5])}, id="7")

@@ -53,6 +53,7 @@ def setting(key, value):
         ([WHOLE_3, WHOLE_3], CLOSED),
         ([OPEN_3, OPEN_3], PROTOCOL),  # trailers that do not end the stream
         ([(HEADERS, END_HEADERS, 0, BLOCK)], PROTOCOL),
+        ([(HEADERS, 0, 0, BLOCK)], PROTOCOL),  # not only when its rest has come
         ([(HEADERS, END_HEADERS, 2, BLOCK)], PROTOCOL),
         ([OPEN_3, (HEADERS, END_HEADERS, 2, BLOCK)], PROTOCOL),
         ([(HEADERS, END_HEADERS | PADDED, 1, b"\x09" + BLOCK)], PROTOCOL),
