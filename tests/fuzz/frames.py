@@ -61,29 +61,25 @@ def frames_of(wire):
 
 
 def fault_of(frames, *, most_frame_bytes, most_header_bytes):
-    """Why the connection must end, None where the frames' forms are right."""
+    """Why the connection must end, "" where the frames' forms are right, and the frames before."""
     block_of = None  # the stream whose header block goes on
-    for each in frames:
-        if each.size > most_frame_bytes or (each.kind != DATA and each.size > most_header_bytes):
-            return "a frame that is too large"
-        if not each.whole:
-            return None
-        if (block_of is None) == (each.kind == CONTINUATION) or (
-            block_of is not None and each.number != block_of
-        ):
-            return "CONTINUATION out of place"
-        fault = _fault_of_one(each)
+    for place, each in enumerate(frames):
+        most_bytes = most_frame_bytes if each.kind == DATA else most_header_bytes
+        fault = "a frame that is too large" if each.size > most_bytes else ""
+        if not fault and not each.whole:
+            break
+        goes_on = each.number == block_of if each.kind == CONTINUATION else block_of is None
+        fault = fault or ("" if goes_on else "CONTINUATION out of place") or _fault_of_one(each)
         if fault:
-            return fault
+            return fault, frames[:place]
         if each.kind in (HEADERS, CONTINUATION):
             block_of = None if each.flags & END_HEADERS else each.number
-    return None
+    return "", frames
 
 
 def _fault_of_one(each):
     size = each.size
-    begins = each.kind == HEADERS and not each.flags & END_HEADERS  # it is judged when it is whole
-    if each.kind in (_OF_CONNECTION if each.number else _OF_STREAMS) and not begins:
+    if each.kind in (_OF_CONNECTION if each.number else _OF_STREAMS):
         return "a stream that is none of the frame's"
     if _SIZES.get(each.kind, size) != size or (each.kind == GOAWAY and size < 8):
         return "a size that is none of the frame's"
@@ -95,7 +91,7 @@ def _fault_of_one(each):
         return "a window wider by nothing"
     if each.kind == SETTINGS:
         return _fault_of_settings(each)
-    return None
+    return ""
 
 
 def _fault_of_settings(each):
@@ -106,7 +102,7 @@ def _fault_of_settings(each):
             return "a setting out of range"
         if key == 5 and not 16384 <= value < 1 << 24:
             return "a setting out of range"
-    return None
+    return ""
 
 
 def content_of(each):
@@ -168,9 +164,14 @@ class Mutator:
         self._most_frame_bytes, self._most_body_bytes = most_frame_bytes, most_body_bytes
 
     def seeds(self):
-        """A wire for each kind of call and of frame."""
+        """A wire for each kind of call and of frame, and for a body at its limit."""
         chance = random.Random(1)
         calls = [self._call(chance, number=1, block=block) for block in self._blocks]
+        calls += [
+            frame(HEADERS, END_HEADERS, 1, block) + frame(DATA, END_STREAM, 1, self._large(step))
+            for block in self._blocks
+            for step in (-1, 0, 1)
+        ]
         others = [self._other(random.Random(seed), 1) for seed in range(60)]
         return [bytes([cuts]) + wire for cuts in (0, 7) for wire in calls] + [
             b"\0" + calls[0] + each for each in others
@@ -209,8 +210,7 @@ class Mutator:
         block = chance.choice(self._blocks) if block is None else block
         body = chance.choice(self._bodies)
         if chance.random() < 0.2:
-            size = self._most_body_bytes + chance.choice((-1, 0, 1))
-            body = b"\0" + max(0, size - 5).to_bytes(4, "big") + bytes(max(0, size - 5))
+            body = self._large(chance.choice((-1, 0, 1)))
         flags, payload = END_HEADERS, block
         if chance.random() < 0.2:
             flags, payload = flags | WITH_PRIORITY, b"\0\0\0\0\x0f" + payload
@@ -218,6 +218,11 @@ class Mutator:
         cut = chance.choice((0, len(body), chance.randrange(len(body) + 1)))
         made += frame(DATA, *_padded(0, number, body[:cut], chance)) if cut else b""
         return made + frame(DATA, *_padded(END_STREAM, number, body[cut:], chance))
+
+    def _large(self, step):
+        """A body so many bytes above the limit."""
+        size = self._most_body_bytes - 5 + step
+        return b"\0" + size.to_bytes(4, "big") + bytes(size)
 
     def _other(self, chance, number):
         """A frame of some kind, mostly as it must be, or just not."""

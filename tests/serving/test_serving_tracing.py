@@ -94,7 +94,7 @@ async def test_every_answer_of_a_stream_is_told(path):
 
 @pytest.mark.anyio
 async def test_the_time_of_each_answer_is_told_up_to_a_bound(path, monkeypatch):
-    monkeypatch.setattr("serving.tracing._MAX_ANSWERS", 2)
+    monkeypatch.setattr("serving.trace._MAX_ANSWERS", 2)
     tracing = Tracing(file=path, settings=TraceSettings(("TIMESTAMPS",), trace_rate=1))
     [_ async for _ in tracing.stream(ASKED, Model([1], [2], [3]))]
 
@@ -145,7 +145,7 @@ async def test_the_steps_of_an_ensemble_are_children_of_its_trace(
 
 @pytest.mark.anyio
 async def test_tensors_beyond_the_bound_are_left_out(path, monkeypatch):
-    monkeypatch.setattr("serving.tracing._MAX_TENSOR_BYTES", 12)
+    monkeypatch.setattr("serving.trace._MAX_TENSOR_BYTES", 12)
     tracing = Tracing(file=path, settings=TraceSettings(("TENSORS",), trace_rate=1))
     await tracing.infer(ASKED, Model([1]))
     assert _names(_written(tracing, path)) == ["TENSOR_QUEUE_INPUT"]
