@@ -18,8 +18,9 @@ _LABEL = "label"
 class Artifact:
     """A SavedModel to export; `evaluation` maps input names to the test set, `labels` apart.
 
-    `classes` are the class names by output; `calibration` holds samples that were neither trained
-    on nor tested with. A bare SavedModel has none of all this.
+    `truth` is what answers of other tasks than classification are held to, see
+    `ridgeline.measures`; `classes` are the class names by output; `calibration` holds samples that
+    were neither trained on nor tested with. A bare SavedModel has none of all this.
     """
 
     name: str
@@ -27,8 +28,14 @@ class Artifact:
     training: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, np.ndarray] = field(default_factory=dict)
     labels: np.ndarray | None = None
+    truth: Mapping[str, np.ndarray] = field(default_factory=dict)
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     calibration: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def task(self) -> str:
+        """What was asked of the network; "" where that is not known."""
+        return str(self.training.get("task", ""))
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -50,15 +57,15 @@ def read_artifact(path: Path) -> Artifact:
     untrained = bool(training.get("untrained"))  # then there is nothing to measure
     evaluation = {} if untrained else _arrays(path / "evaluation.npz")
     labels = evaluation.pop(_LABEL, None)
-    calibration = path / "calibration.npz"  # older artifacts have none
     return Artifact(
         name=str(training.get("model", path.resolve().name)),
         saved_model=path / _SAVED_MODEL,
         training=training,
         evaluation=evaluation,
         labels=labels,
+        truth={} if untrained else _arrays_if_there(path / "truth.npz"),
         classes=_classes(training.get("labels", {}), source=path / "training.json"),
-        calibration=_arrays(calibration) if calibration.exists() else {},
+        calibration=_arrays_if_there(path / "calibration.npz"),
     )
 
 
@@ -90,6 +97,11 @@ def _are_lines(names: Any) -> bool:
     return isinstance(names, list) and all(
         isinstance(name, str) and len(name.splitlines()) == 1 for name in names
     )
+
+
+def _arrays_if_there(path: Path) -> dict[str, np.ndarray]:
+    """What older artifacts do not have, and some tasks neither."""
+    return _arrays(path) if path.exists() else {}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -85,12 +85,24 @@ def show(result: Mapping[str, Any]) -> None:
     table.add_row("largest relative error", f"{parity['max_relative_error']:.1e}")
     table.add_row("largest absolute error", f"{parity['max_absolute_error']:.1e}")
     table.add_row("top-1 agreement", f"{100 * parity['top1_agreement']:.0f} %")
-    for which, found in result["accuracy"].items():
-        share = f"{100 * found['accuracy']:.2f} % ({found['correct']:,} of {found['samples']:,})"
-        table.add_row(f"accuracy, {which}", share)
-    for batch, found in result.get("speed", {}).items():
-        gain = found["gain"]
-        told = "times as fast" if gain >= 1 else "times as fast: it does not gain here"
-        table.add_row(f"speed, {batch.replace('_', ' of ')}", f"{gain:.2f} {told}")
+    for which, measures in result["measures"].items():
+        table.add_row(*_measured(which, measures, accuracy=result["accuracy"].get(which)))
+    for batch, found in result["variant"].get("speed", {}).items():
+        table.add_row(f"speed, {batch.replace('_', ' of ')}", _speed(found))
     table.add_row("time", f"{result['seconds']} s")
     Console().print(table)
+
+
+def _measured(
+    which: str, measures: Mapping[str, float], *, accuracy: Mapping[str, Any] | None
+) -> tuple[str, str]:
+    if accuracy:
+        counts = f"{accuracy['correct']:,} of {accuracy['samples']:,}"
+        return f"accuracy, {which}", f"{100 * accuracy['accuracy']:.2f} % ({counts})"
+    told = (f"{name.replace('_', ' ')} {100 * value:.2f} %" for name, value in measures.items())
+    return f"test set, {which}", ", ".join(told)
+
+
+def _speed(found: Mapping[str, Any]) -> str:
+    interval = f"{found['low']:.2f} to {found['high']:.2f}"
+    return f"{found['gain']:.2f} ({interval}) times as fast: {found['verdict']} here"

@@ -64,14 +64,18 @@ class Accuracy:
         return {"accuracy": self.correct / self.samples, **asdict(self)}
 
 
-def runner(model: bytes, *, name: str) -> Run:
+def runner(model: bytes, *, name: str, threads: int = 0) -> Run:
     """A function that runs the serialised graph of the model `name` with ONNX Runtime on the CPU.
 
-    Raises Unsupported where ONNX Runtime does not load it; the function raises ParityFailed where
-    the graph fails on inputs that the network takes.
+    With 0 threads ONNX Runtime takes what there are. Raises Unsupported where it does not load the
+    graph; the function raises ParityFailed where the graph fails on inputs that the network takes.
     """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            model, sess_options=options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # the errors of ONNX Runtime share no base
         raise Unsupported(f"ONNX Runtime cannot load the graph of {name!r}: {error}") from error
     names = [output.name for output in session.get_outputs()]
@@ -143,6 +147,14 @@ def accuracy(
     """Classify a labelled set by the largest element of an output."""
     predicted = [_top1(run(batch)[output]) for batch in _batches(inputs, batch_size=batch_size)]
     return Accuracy(correct=int((np.concatenate(predicted) == labels).sum()), samples=len(labels))
+
+
+def answers(
+    run: Run, *, inputs: Mapping[str, np.ndarray], batch_size: int
+) -> dict[str, np.ndarray]:
+    """All outputs for a whole set of samples."""
+    found = [run(batch) for batch in _batches(inputs, batch_size=batch_size)]
+    return {name: np.concatenate([answer[name] for answer in found]) for name in found[0]}
 
 
 def _batches(

@@ -1,50 +1,54 @@
 """Export, step by step: convert, count, prove, publish. Loads TensorFlow."""
 
-import importlib.metadata
 import logging
-import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnx
 
-from export import variants
+from export import gain, variants
 from export.artifact import Artifact, read_artifact
+from export.card import accuracies, card, configuration
 from export.convert import convert
 from export.golden import golden_file, golden_inputs
-from export.parity import Accuracy, Parity, Run, accuracy, prove, runner
+from export.judging import Judgement, Verdict, judge, judge_export
+from export.parity import Parity, Run, prove, runner
 from export.saved_model import SavedModel
 from export.settings import ExportSettings
-from export.stateful import Step, sequence_config, sequences_of
+from export.stateful import Step, sequences_of
 from ridgeline import graph as graphs
 from ridgeline.cost import ModelCost
-from ridgeline.errors import InvalidInput, ParityFailed, Unsupported
-from ridgeline.model import ModelSpec, TensorSpec, config_of
-from ridgeline.repository import MODEL_FILE, ModelCard, publish
+from ridgeline.errors import InvalidInput, Unsupported
+from ridgeline.model import ModelSpec, TensorSpec
+from ridgeline.repository import MODEL_FILE, publish
 
 logger = logging.getLogger(__name__)
 
-_EVALUATION_BATCH = 500
 _PROOF_FLOPS = 10**11  # of all golden inputs at one batch size: a second or so on two cores
 _FEWEST_SAMPLES = 8
 
 
 @dataclass(frozen=True)
-class _Graph:
-    """What is published: a graph, what runs it, and what was found out about it."""
+class Graph:
+    """What may be published: a graph, what runs it, and what was found out about it.
+
+    `outputs` are those for the golden inputs, `variant` tells of what this one is a variant,
+    `states` are those of a sequence, which the server keeps.
+    """
 
     spec: ModelSpec
     model: onnx.ModelProto
     serialised: bytes
     run: Run
     parity: Parity
-    outputs: Mapping[str, np.ndarray]  # for the golden inputs
-    accuracies: Mapping[str, Accuracy]
-    speed: Mapping[str, Any] = field(default_factory=dict)
-    states: tuple[TensorSpec, ...] = ()  # of a sequence, which the server keeps
+    golden: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+    judgements: Mapping[str, Judgement]
+    variant: Mapping[str, Any] = field(default_factory=dict)
+    states: tuple[TensorSpec, ...] = ()
 
 
 def export(settings: ExportSettings) -> dict[str, Any]:
@@ -54,38 +58,52 @@ def export(settings: ExportSettings) -> dict[str, Any]:
     """
     begin = time.monotonic()
     artifact = read_artifact(settings.source)
-    saved = SavedModel(artifact.saved_model)
-    proven = _proven_step if settings.stateful else _proven
-    golden, graph = proven(artifact, saved=saved, settings=settings)
+    prove_it = proven_step if settings.stateful else proven
+    graph = prove_it(artifact, settings=settings)
     if settings.variant:
-        graph = _variant(graph, artifact, golden=golden, variant=settings.variant)
+        full = graph
+        graph, verdict = variant_of(full, artifact, variant=settings.variant)
+        verdict.check(variant=settings.variant)
+        graph = with_gain(graph, full=full)
     cost = _cost(graph.model)
+    golden = golden_file(graph.golden, outputs=graph.outputs)
     directory = publish(
-        {MODEL_FILE: graph.serialised, "golden.npz": golden_file(golden, outputs=graph.outputs)},
-        config=_config(graph, cost=cost),
-        card=_card(artifact, graph=graph, cost=cost),
+        {MODEL_FILE: graph.serialised, "golden.npz": golden},
+        config=configuration(graph.spec, states=graph.states, cost=cost),
+        card=card(
+            artifact,
+            cost=cost,
+            parity=graph.parity.to_table(),
+            judgements=graph.judgements,
+            variant=graph.variant,
+        ),
         labels=artifact.classes,
         root=settings.repository,
     )
+    told = _told(graph, cost=cost)
+    seconds = round(time.monotonic() - begin, 2)
+    version = {"version": int(directory.name), "directory": str(directory)}
+    return {**told, **version, "seconds": seconds}
+
+
+def _told(graph: Graph, *, cost: ModelCost | None) -> dict[str, Any]:
+    """What is said of a graph that was published."""
     return {
         "name": graph.spec.name,
-        "version": int(directory.name),
-        "directory": str(directory),
         "cost": {**asdict(cost), "flops_per_sample": cost.flops_per_sample} if cost else None,
         "parity": graph.parity.to_table(),
-        "accuracy": {key: value.to_table() for key, value in graph.accuracies.items()},
-        "speed": graph.speed,
+        "accuracy": accuracies(graph.judgements),
+        "measures": {which: dict(found.measures) for which, found in graph.judgements.items()},
+        "variant": graph.variant,
         "max_batch_size": graph.spec.max_batch_size,
         "opset": graph.model.opset_import[0].version,
         "file_bytes": len(graph.serialised),
-        "seconds": round(time.monotonic() - begin, 2),
     }
 
 
-def _proven(
-    artifact: Artifact, *, saved: SavedModel, settings: ExportSettings
-) -> tuple[dict[str, np.ndarray], _Graph]:
-    """The golden inputs, and the graph that answers as TensorFlow does."""
+def proven(artifact: Artifact, *, settings: ExportSettings) -> Graph:
+    """The graph that answers as TensorFlow does. Raises a RidgelineError where there is none."""
+    saved = SavedModel(artifact.saved_model)
     name = settings.name or artifact.name
     spec = _spec(saved, name=name, max_batch_size=settings.max_batch_size)
     golden = golden_inputs(artifact, saved=saved)
@@ -101,14 +119,22 @@ def _proven(
         batch_sizes=_batch_sizes(spec, golden=golden, cost=cost),
         relative_tolerance=settings.relative_tolerance,
     )
-    accuracies = _accuracies(artifact, saved=saved, exported=exported)
-    return golden, _Graph(spec, model, serialised, exported, parity, saved.run(golden), accuracies)
+    outputs = [tensor.name for tensor in saved.outputs]
+    return Graph(
+        spec=spec,
+        model=model,
+        serialised=serialised,
+        run=exported,
+        parity=parity,
+        golden=golden,
+        outputs=saved.run(golden),
+        judgements=judge_export(saved.run, exported, artifact=artifact, outputs=outputs),
+    )
 
 
-def _proven_step(
-    artifact: Artifact, *, saved: SavedModel, settings: ExportSettings
-) -> tuple[dict[str, np.ndarray], _Graph]:
+def proven_step(artifact: Artifact, *, settings: ExportSettings) -> Graph:
     """The same for one step at a time: over whole sequences it answers as the whole network."""
+    saved = SavedModel(artifact.saved_model)
     step = Step(artifact, whole=saved, name=f"{settings.name or artifact.name}_step")
     model = convert(step.saved, name=step.name)
     serialised = model.SerializeToString()
@@ -124,48 +150,57 @@ def _proven_step(
         relative_tolerance=settings.relative_tolerance,
     )
     golden, outputs = step.golden(sequences)
-    graph = _Graph(spec, model, serialised, exported, parity, outputs, {}, states=step.states)
-    return golden, graph
+    return Graph(
+        spec=spec,
+        model=model,
+        serialised=serialised,
+        run=exported,
+        parity=parity,
+        golden=golden,
+        outputs=outputs,
+        judgements={},
+        states=step.states,
+    )
 
 
-def _variant(
-    full: _Graph, artifact: Artifact, *, golden: Mapping[str, np.ndarray], variant: str
-) -> _Graph:
-    """The same at a lower precision. Raises TargetMissed where it loses too much accuracy."""
-    if "exported" not in full.accuracies:
+def variant_of(full: Graph, artifact: Artifact, *, variant: str) -> tuple[Graph, Verdict]:
+    """The same at a lower precision, and what is left of what the test set shows.
+
+    Raises Unsupported where there is no test set to hold it to, or where it cannot be made.
+    """
+    name = full.spec.name
+    if "exported" not in full.judgements:
         raise Unsupported(
-            f"{full.spec.name!r} has no labelled test set, to which {variant} could be held"
+            f"{name!r} has no labelled test set, to which {variant} could be held: untrained "
+            "networks have none, nor has the task 'filtering'; older artifacts must be trained anew"
         )
     model = variants.make(full.model, variant=variant, calibration=artifact.calibration)
     serialised = model.SerializeToString()
-    spec = replace(full.spec, name=f"{full.spec.name}_{variant}")
+    spec = replace(full.spec, name=f"{name}_{variant}")
     run = runner(serialised, name=spec.name)
-    found = accuracy(
-        run,
-        inputs=artifact.evaluation,
-        labels=np.asarray(artifact.labels),
-        output=_answer(artifact, outputs=[tensor.name for tensor in spec.outputs]),
-        batch_size=_EVALUATION_BATCH,
-    )
+    before = full.judgements["exported"]
+    outputs = [tensor.name for tensor in spec.outputs]
+    found = judge(run, artifact=artifact, outputs=outputs) or before
     recipe = artifact.training.get("recipe") or {}
-    variants.check_accuracy(
-        full.accuracies["exported"],
-        found,
-        variant=variant,
-        least_share=recipe.get("variant_accuracy", variants.LEAST_SHARE),
-    )
-    accuracies = {"full": full.accuracies["exported"], "exported": found}
-    speed = variants.speed(full.run, run, inputs=golden)
-    return replace(
+    least_share = recipe.get("variant_accuracy", variants.LEAST_SHARE)
+    graph = replace(
         full,
         spec=spec,
         model=model,
         serialised=serialised,
         run=run,
-        outputs=run(golden),
-        accuracies=accuracies,
-        speed=speed,
+        outputs=run(full.golden),
+        judgements={"full": before, "exported": found},
+        variant={"of": name, "precision": variant, "least_share": least_share},
     )
+    return graph, Verdict(before, found, least_share=least_share)
+
+
+def with_gain(variant: Graph, *, full: Graph) -> Graph:
+    """The variant, with how fast it is beside the full graph, each on one thread."""
+    runs = (runner(graph.serialised, name=graph.spec.name, threads=1) for graph in (full, variant))
+    speed = gain.measure(*runs, inputs=full.golden)
+    return replace(variant, variant={**variant.variant, "speed": speed})
 
 
 def _spec(saved: SavedModel, *, name: str, max_batch_size: int) -> ModelSpec:
@@ -206,72 +241,4 @@ def _cost(model: onnx.ModelProto) -> ModelCost | None:
         return graphs.cost_of(model, batches=True)
     except InvalidInput as error:
         logger.warning("%s is published without its cost: %s", model.graph.name, error)
-        return None
-
-
-def _config(graph: _Graph, *, cost: ModelCost | None) -> Any:
-    spec, states = graph.spec, graph.states
-    config = sequence_config(spec, states=states) if states else config_of(spec)
-    for key, value in (cost.to_parameters() if cost else {}).items():
-        config.parameters[key].string_value = value
-    return config
-
-
-def _accuracies(artifact: Artifact, *, saved: SavedModel, exported: Run) -> dict[str, Accuracy]:
-    """Right answers over the whole test set, before and after; they must be equally many."""
-    if artifact.labels is None:
-        return {}
-    output = _answer(artifact, outputs=[tensor.name for tensor in saved.outputs])
-    found = {
-        name: accuracy(
-            run,
-            inputs=artifact.evaluation,
-            labels=artifact.labels,
-            output=output,
-            batch_size=_EVALUATION_BATCH,
-        )
-        for name, run in (("trained", saved.run), ("exported", exported))
-    }
-    if found["trained"] != found["exported"]:
-        raise ParityFailed(
-            f"before export {found['trained'].correct} of {found['trained'].samples} samples were "
-            f"right, after it {found['exported'].correct}"
-        )
-    return found
-
-
-def _answer(artifact: Artifact, *, outputs: Sequence[str]) -> str:
-    """The output that tells classes: the first that has class names, else the first."""
-    return next((name for name in outputs if name in artifact.classes), outputs[0])
-
-
-def _card(artifact: Artifact, *, graph: _Graph, cost: ModelCost | None) -> ModelCard:
-    kept = (
-        "model",
-        "task",
-        "seed",
-        "test_accuracy",
-        "test_correct",
-        "test_samples",
-        "preprocessing",
-    )
-    training = {key: artifact.training[key] for key in kept if key in artifact.training}
-    training["accuracy"] = {key: value.to_table() for key, value in graph.accuracies.items()}
-    if graph.speed:  # the proof is that of the full graph, of which this is made
-        training["speed"] = graph.speed
-    packages = ("tensorflow-cpu", "tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy")
-    installed = {package: _version(package) for package in packages}
-    versions = {package: version for package, version in installed.items() if version}
-    return ModelCard(
-        cost=cost,
-        parity=graph.parity.to_table(),
-        training=training,
-        packages={"python": platform.python_version(), **versions},
-    )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
         return None

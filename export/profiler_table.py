@@ -12,13 +12,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.zoo_table import child, networks, with_row
+from export.page_table import PageTable
+from export.zoo_table import child, networks
 
 _DOCS = Path(__file__).parent.parent / "docs"
-TITLE = "## Counted twice"
-COLUMNS = (
-    *("network", "ours", "profiler's products", "loops", "open", "Einsum", "unused"),
-    *("left", "profiler's rest"),
+TABLE = PageTable(
+    title="## Counted twice",
+    columns=(
+        *("network", "ours", "profiler's products", "loops", "open", "Einsum", "unused"),
+        *("left", "profiler's rest"),
+    ),
 )
 
 
@@ -37,14 +40,12 @@ def main(arguments: Sequence[str] | None = None, /) -> int:
             failed += 1
             continue
         failed += left != 0
-        print(row, flush=True)
-        page = options.page.read_text()
-        page = with_row(page, network=network, row=row, title=TITLE, columns=COLUMNS)
-        options.page.write_text(page)
+        print(*row, sep=", ", flush=True)
+        options.page.write_text(TABLE.with_row(options.page.read_text(), row))
     return 1 if failed else 0
 
 
-def counted(network: str, /) -> tuple[str, int]:
+def counted(network: str, /) -> tuple[tuple[str, ...], int]:
     """The row of one network, untrained, and how many FLOPs are not explained.
 
     Raises CalledProcessError where it cannot be built.
@@ -66,7 +67,7 @@ def counted(network: str, /) -> tuple[str, int]:
     )
     cells = [f"{number:,}" for number in numbers]
     cells[-1] += f" ({theirs.rest / ours:.1%})"
-    return f"| {' | '.join([network, *cells])} |", left
+    return (network, *cells), left
 
 
 if __name__ == "__main__":

@@ -6,12 +6,9 @@ of half the size inside, inputs and outputs as before. Both are ONNX Runtime's o
 """
 
 import graphlib
-import statistics
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -24,15 +21,14 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from export.parity import Accuracy, Run
 from export.weights import names_read
-from ridgeline.errors import InvalidInput, NotFound, TargetMissed
+from ridgeline.errors import InvalidInput, NotFound, Unsupported
 
 INT8, FP16 = "int8", "fp16"
 NAMES = (INT8, FP16)
 LEAST_SHARE = 0.99  # of the full graph's accuracy, as MLPerf Inference asks
 _CALIBRATION_BATCH = 32
-_TURNS = 30
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def make(
@@ -40,23 +36,42 @@ def make(
 ) -> onnx.ModelProto:
     """The graph at the precision `variant`, one of NAMES.
 
-    Raises NotFound where int8 has no samples to take its scales from.
+    Raises NotFound where int8 has no samples to take its scales from, Unsupported where ONNX
+    Runtime's tools cannot do it.
     """
-    if variant == FP16:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)  # it is changed in place
-        half: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
-        _sort(half.graph)
-        return half
-    if variant != INT8:
+    if variant not in NAMES:
         raise InvalidInput(f"a variant must be one of {', '.join(NAMES)}, received {variant!r}")
-    if not calibration:
-        raise NotFound("int8 needs the artifact's calibration.npz; train the model again")
+    if variant == INT8 and not calibration:
+        raise NotFound(
+            "int8 needs the artifact's calibration.npz, samples set apart while training; older "
+            "artifacts and networks that were not trained here have none"
+        )
+    try:
+        return _half(model) if variant == FP16 else _quantised(model, calibration=calibration)
+    except Exception as error:  # the tools raise whatever comes
+        raise Unsupported(f"{model.graph.name!r} cannot be turned into {variant}: {error}") from (
+            error
+        )
+
+
+def _half(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)  # it is changed in place
+    half: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+    _sort(half.graph)
+    return half
+
+
+def _quantised(model: onnx.ModelProto, *, calibration: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         plain, prepared, output = (str(Path(folder) / f"{n}.onnx") for n in ("a", "b", "c"))
         onnx.save(model, plain)
         # Shape inference by symbols needs sympy, and brings nothing where shapes are known.
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        named = onnx.load(prepared)
+        for place, node in enumerate(named.graph.node):
+            node.name = node.name or f"{node.op_type}:{place}"  # what is left out is named
+        onnx.save(named, prepared)
         quantize_static(
             prepared,
             output,
@@ -65,10 +80,27 @@ def make(
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=behind_products(named.graph),
         )
         quantised = onnx.load(output)
     quantised.graph.name = model.graph.name
     return quantised
+
+
+def behind_products(graph: onnx.GraphProto, /) -> list[str]:
+    """The nodes that no convolution or matrix product needs, by name.
+
+    What makes probabilities, boxes or words of the last one costs little, and needs more than 256
+    steps: places of boxes are shares of the whole image.
+    """
+    needed: set[str] = set()
+    behind = []
+    for node in reversed(graph.node):
+        if node.op_type in _PRODUCTS or needed & set(node.output):
+            needed |= names_read(onnx.GraphProto(node=[node]))
+        else:
+            behind.append(node.name)
+    return behind
 
 
 def _sort(graph: onnx.GraphProto) -> None:
@@ -100,31 +132,3 @@ def _batches(samples: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray
     for first in range(0, len(next(iter(samples.values()))), _CALIBRATION_BATCH):
         end = first + _CALIBRATION_BATCH
         yield {name: array[first:end] for name, array in samples.items()}
-
-
-def check_accuracy(full: Accuracy, found: Accuracy, *, variant: str, least_share: float) -> None:
-    """Raises TargetMissed where the variant keeps less than that share of the accuracy."""
-    if found.correct < least_share * full.correct:
-        raise TargetMissed(
-            f"{variant} has {found.correct} of {found.samples} right, the full graph "
-            f"{full.correct}: less than {least_share:.1%} of these, so it is not published"
-        )
-
-
-def speed(full: Run, found: Run, *, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """How long both take, in turns, at two batch sizes; above 1 the variant gains.
-
-    Turns, because a machine's speed changes while it is measured.
-    """
-    told = {}
-    for rows in (1, 8):
-        batch = {name: array[:rows] for name, array in inputs.items()}
-        times: list[list[int]] = [[], []]
-        for _ in range(_TURNS + 1):
-            for run, kept in zip((full, found), times, strict=True):
-                start_ns = time.perf_counter_ns()
-                run(batch)
-                kept.append(time.perf_counter_ns() - start_ns)
-        first, second = (statistics.median(kept[1:]) / 1e6 for kept in times)
-        told[f"batch_{rows}"] = {"full_ms": first, "variant_ms": second, "gain": first / second}
-    return told

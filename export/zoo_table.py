@@ -18,12 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.page_table import PageTable
+
 _PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"
-_COLUMNS = (
-    *("network", "relative error", "multiply-adds", "parameters"),
-    *("opset", "file, MB", "processor, s", "memory, MB"),
+_TABLE = PageTable(
+    title="## Exported",
+    columns=(
+        *("network", "relative error", "multiply-adds", "parameters"),
+        *("opset", "file, MB", "processor, s", "memory, MB"),
+    ),
 )
-_TITLE = "## Exported"
 _NETWORKS = "## Networks"
 
 
@@ -50,8 +54,8 @@ def main(arguments: Sequence[str] | None = None, /) -> int:
             print(f"{network}: {error.stderr.strip()[-500:]}", file=sys.stderr, flush=True)
             failed += 1
             continue
-        print(row, flush=True)
-        options.page.write_text(with_row(options.page.read_text(), network=network, row=row))
+        print(*row, sep=", ", flush=True)
+        options.page.write_text(_TABLE.with_row(options.page.read_text(), row))
     return 1 if failed else 0
 
 
@@ -61,7 +65,7 @@ def networks(page: str, /) -> list[str]:
     return [name for name in re.findall(r"^\| (\w+) \|", part, re.MULTILINE) if name != "network"]
 
 
-def measured(network: str, /) -> str:
+def measured(network: str, /) -> tuple[str, ...]:
     """The row of one network. Raises CalledProcessError where a command fails."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
         command = ["train", "--untrained", network, "--output", folder]
@@ -88,11 +92,11 @@ def child(*command: str) -> Child:
         )
 
 
-def row_of(network: str, exported: Child, /) -> str:
-    """A row of the table."""
+def row_of(network: str, exported: Child, /) -> tuple[str, ...]:
+    """The cells of a row."""
     found: Mapping[str, Any] = exported.output
     cost = found["cost"] or {}
-    cells = (
+    return (
         network,
         f"{found['parity']['max_relative_error']:.1e}",
         _whole(cost.get("multiply_adds_per_sample")),
@@ -102,29 +106,6 @@ def row_of(network: str, exported: Child, /) -> str:
         f"{exported.processor_seconds:.0f}",
         f"{exported.peak_bytes / 1e6:,.0f}",
     )
-    return f"| {' | '.join(cells)} |"
-
-
-def with_row(
-    page: str,
-    /,
-    *,
-    network: str,
-    row: str,
-    title: str = _TITLE,
-    columns: Sequence[str] = _COLUMNS,
-) -> str:
-    """The page with that row in the table under that heading, in the order of names."""
-    head = f"| {' | '.join(columns)} |"
-    before, found, rest = page.partition(title)
-    if not found:
-        raise ValueError(f"the page has no heading {title!r}")
-    part, *others = re.split(r"(?=^## )", rest, maxsplit=1, flags=re.MULTILINE)
-    text, _, table = part.partition(head)
-    rows = {match[1]: match[0] for match in re.finditer(r"^\| (\w+) \|.*$", table, re.MULTILINE)}
-    rows[network] = row
-    lines = [head, f"|{'---|' * len(columns)}", *(rows[name] for name in sorted(rows))]
-    return before + title + text.rstrip() + "\n\n" + "\n".join(lines) + "\n\n" + "".join(others)
 
 
 def _whole(number: int | None) -> str:

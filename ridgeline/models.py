@@ -120,7 +120,7 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
         f"{model['name']}\nversion {versions}{stateful}",
         _contract(model),
         _counts(card["cost"]) if card.get("cost") else "unknown",
-        "\n".join([proof, *_measures(card)]),
+        "\n".join([proof, *_measures(card), *_speed(card)]),
     )
 
 
@@ -138,6 +138,18 @@ def _measures(card: Mapping[str, Any]) -> list[str]:
         f"{name.replace('_', ' ').replace('iou', 'IoU')} {100 * value:.2f} %"
         for name, value in told.items()
         if isinstance(value, int | float)
+    ]
+
+
+def _speed(card: Mapping[str, Any]) -> list[str]:
+    """How fast a graph at a lower precision is beside the full one, by batch size."""
+    variant = (card.get("training") or {}).get("variant")
+    speed = variant.get("speed") if isinstance(variant, Mapping) else None
+    return [
+        f"{batch.replace('_', ' ')}: {gain:.2f} ({low:.2f}-{high:.2f}) times as fast"
+        for batch in (speed if isinstance(speed, Mapping) else ())
+        for gain, low, high in [[_number(speed, batch, key) for key in ("gain", "low", "high")]]
+        if gain is not None and low is not None and high is not None
     ]
 
 

@@ -4,6 +4,7 @@
                      signature `step` where it can also take one element of a sequence at a time
     weights.npz      the weights by layer, for recipes that begin with them (`training.transfer`)
     evaluation.npz   the test set: an array per input name; of classification also `label` (int64)
+    truth.npz        of other tasks, what the answers to it are held to (`ridgeline.measures`)
     calibration.npz  validation samples, an array per input name, for lower precisions
     training.json    how it came to be: settings, seed, curve, measures, time, versions
     curve.png        the learning curve
@@ -63,7 +64,7 @@ def write(outcome: Outcome, *, recipe: Recipe, output: Path) -> dict[str, Any]:
             save_network(outcome.network, step=step, folder=new / "saved_model")
             weights: dict[str, Any] = transfer.by_layer(outcome.network)
             np.savez(new / transfer.WEIGHTS_FILE, **weights)
-            _save_evaluation(outcome.test, recipe=recipe, path=new / "evaluation.npz")
+            _save_evaluation(outcome.test, recipe=recipe, folder=new)
             if outcome.validation:
                 _save_calibration(outcome.validation, recipe=recipe, path=new / "calibration.npz")
         put(new, place=output / recipe.artifact, old=stage / "old")
@@ -178,12 +179,18 @@ def _save_calibration(samples: Samples, *, recipe: Recipe, path: Path) -> None:
     np.savez_compressed(path, **{name: array[:_CALIBRATION] for name, array in inputs.items()})
 
 
-def _save_evaluation(samples: Samples, *, recipe: Recipe, path: Path) -> None:
-    """The test set as a client sends it, with labels where each sample has one number."""
-    arrays: dict[str, Any] = tasks.find(recipe.task).served_inputs(samples)
+def _save_evaluation(samples: Samples, *, recipe: Recipe, folder: Path) -> None:
+    """The test set as a client sends it, with labels where each sample has one number.
+
+    Other truths have a file of their own: what reads labels counts them.
+    """
+    task = tasks.find(recipe.task)
+    arrays, truth = task.served_inputs(samples), task.truth(samples)
     if recipe.task == "classification":
-        arrays["label"] = samples.labels
-    np.savez_compressed(path, **arrays)
+        arrays, truth = {**arrays, **truth}, {}
+    np.savez_compressed(folder / "evaluation.npz", **arrays)
+    if truth:
+        np.savez_compressed(folder / "truth.npz", **truth)
 
 
 @contextlib.contextmanager

@@ -15,9 +15,9 @@ from rich.markup import escape
 
 from ridgeline.children import side_by_side
 from ridgeline.errors import TargetMissed
+from ridgeline.measures import AT_MOST
 from training import framework
 from training import recipe as recipes
-from training.tasks import AT_MOST
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

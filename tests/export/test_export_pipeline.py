@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from export import pipeline
+from export import judging, pipeline
 from export.convert import convert
 from export.parity import Accuracy
 from export.pipeline import export
@@ -125,7 +125,7 @@ def wrong(inputs):
 
 def test_another_accuracy_after_export_publishes_nothing(artifact, root, monkeypatch):
     counts = iter([Accuracy(correct=40, samples=100), Accuracy(correct=39, samples=100)])
-    monkeypatch.setattr(pipeline, "accuracy", lambda *_, **__: next(counts))
+    monkeypatch.setattr(judging, "accuracy", lambda *_, **__: next(counts))
     with pytest.raises(ParityFailed, match=r"before export 40 of 100 samples .* after it 39"):
         export(ExportSettings(source=artifact, repository=root))
     assert published(root) == []

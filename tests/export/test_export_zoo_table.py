@@ -2,8 +2,6 @@
 
 import subprocess
 
-import pytest
-
 from export import zoo_table
 
 PAGE = """# The zoo
@@ -23,22 +21,6 @@ What the columns mean.
 """
 
 
-def test_rows_stand_in_the_order_of_names_and_replace_older_ones():
-    page = zoo_table.with_row(PAGE, network="mlp", row="| mlp | old |")
-    page = zoo_table.with_row(page, network="lenet5", row="| lenet5 | x |")
-    page = zoo_table.with_row(page, network="mlp", row="| mlp | new |")
-    part = page.partition("## Exported")[2].partition("## What")[0]
-    assert part.count("| network |") == 1
-    assert part.strip().startswith("What the columns mean.")
-    assert part.strip().endswith("| lenet5 | x |\n| mlp | new |")
-    assert page.endswith(PAGE.partition("## What is served")[2])
-
-
-def test_a_page_without_the_heading_is_refused():
-    with pytest.raises(ValueError, match="no heading '## Exported'"):
-        zoo_table.with_row("# Other", network="mlp", row="| mlp |")
-
-
 def test_a_network_is_exported_as_users_do_and_its_row_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = tmp_path / "page.md"
@@ -49,7 +31,7 @@ def test_a_network_is_exported_as_users_do_and_its_row_written(tmp_path, monkeyp
     network, error, multiply_adds, parameters, opset, *_ = row.strip("| ").split(" | ")
     assert (network, multiply_adds, parameters, opset) == ("perceptron", "10,240", "10,250", "18")
     assert 0 <= float(error) <= 1e-5
-    assert row in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("perceptron, ")
     assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
 
 
@@ -60,9 +42,9 @@ def test_what_cannot_be_exported_is_told_and_the_others_go_on(tmp_path, monkeypa
     def measured(network):
         if network == "lenet5":
             raise subprocess.CalledProcessError(1, "ridgeline", stderr="it is broken")
-        return f"| {network} | done |"
+        return (network, *["done"] * 7)
 
     monkeypatch.setattr(zoo_table, "measured", measured)
     assert zoo_table.main(["--page", str(page)]) == 1
-    assert "| perceptron | done |" in page.read_text()
+    assert "| perceptron | done | done" in page.read_text()
     assert "lenet5: it is broken" in capsys.readouterr().err

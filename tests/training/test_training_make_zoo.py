@@ -11,6 +11,7 @@ STANDS_IN = """#!/bin/sh
 echo "$@" >> calls
 case "$1 $2" in
     "train missed") exit 1;;
+    "train below") mkdir -p artifacts/below; touch artifacts/below/training.json; exit 1;;
     "train without_data") exit 4;;
     "train "*) mkdir -p "artifacts/$2/saved_model";;
     "export artifacts/unproven") exit 1;;
@@ -50,7 +51,7 @@ def test_recipes_without_data_are_skipped_with_a_word_and_the_others_are_made(
 ) -> None:
     done = make_zoo(checkout, "first", "without_data", "zlast")
     assert done.returncode == 0, done.stderr
-    assert "skipped, their data are not here: without_data" in done.stdout
+    assert "skipped, their data or packages are not here: without_data" in done.stdout
     assert calls(checkout) == [
         "train first",
         "export artifacts/first",
@@ -61,6 +62,7 @@ def test_recipes_without_data_are_skipped_with_a_word_and_the_others_are_made(
     again = make_zoo(checkout)
     assert again.returncode == 0
     assert calls(checkout)[5:] == ["train without_data"]
+    assert "in model_repository/: first zlast" in again.stdout
 
 
 def test_language_models_are_exported_as_a_whole_and_word_by_word(checkout: Path) -> None:
@@ -80,3 +82,20 @@ def test_what_fails_is_named_at_the_end_after_all_others_were_made(checkout: Pat
     assert done.returncode != 0
     assert "failed: missed unproven" in done.stdout
     assert (checkout / "model_repository/zlast").is_dir()
+
+
+def test_what_missed_its_target_is_trained_again_only_after_its_recipe_was_changed(
+    checkout: Path,
+) -> None:
+    first = make_zoo(checkout, "below")
+    assert first.returncode != 0
+    assert "failed: below" in first.stdout
+    os.utime(checkout / "training/recipes/below.toml", (1, 1))
+    again = make_zoo(checkout, "zlast")
+    assert again.returncode != 0
+    assert "remove artifacts/<name> to train anew): below" in again.stdout
+    assert "in model_repository/: zlast" in again.stdout
+    assert calls(checkout) == ["train below", "train zlast", "export artifacts/zlast"]
+    os.utime(checkout / "training/recipes/below.toml", (2**31, 2**31))
+    make_zoo(checkout)
+    assert calls(checkout)[3:] == ["train below"]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import tensorflow as tf
 
 from ridgeline.errors import InvalidInput
+from ridgeline.measures import measure
 from training import artifact, datasets, tasks, zoo
 from training import recipe as recipes
 from training.datasets import DataSet, canvas, grammar, number_words, spoken_digits
 from training.fit import Outcome, fit
-from training.tasks import detection, localization, segmentation, speech, translation
+from training.tasks import detection, speech, translation
 
 FEW: dict[str, Callable[[], DataSet]] = {
     "canvas_boxes": lambda: canvas.load_boxes(training=80, test=20),
@@ -73,7 +75,7 @@ def test_a_tiny_run_learns_and_is_saved_as_it_is_served(
     measures: set[str],
     served: dict[str, tuple[int, ...]],
     tiny: Callable[..., Outcome],
-    tmp_path: "pytest.TempPathFactory",
+    tmp_path: Path,
 ) -> None:
     outcome = tiny(model, task=task, dataset=dataset)
     assert math.isfinite(outcome.curve[-1].val_loss)
@@ -82,9 +84,28 @@ def test_a_tiny_run_learns_and_is_saved_as_it_is_served(
     signature = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
     found = {name: tuple(tensor.shape[1:]) for name, tensor in signature.structured_outputs.items()}
     assert found == served
-    inputs = tasks.find(task).served_inputs(outcome.test.take(np.arange(3)))
+    inputs = tasks.find(task).served_inputs(outcome.test)
     answers = signature(**{name: tf.constant(array) for name, array in inputs.items()})
-    assert all(len(answer) == 3 for answer in answers.values())
+    told = {name: answer.numpy() for name, answer in answers.items()}
+    truth = tasks.find(task).truth(outcome.test)
+    assert measure(task, answers=told, truth=truth) == pytest.approx(dict(outcome.measures))
+
+
+def test_the_artifact_of_a_task_without_labels_has_its_truth(
+    recipe: Callable[..., recipes.Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = replace(grammar.load(), training=grammar.load().test)
+    monkeypatch.setattr(datasets, "load", lambda _name: data)
+    names = {"model": "lstm_language", "task": "language", "dataset": "grammar"}
+    required = recipes.Required(excess_entropy=0.5)
+    run = recipe(**names, epochs=1, validation_samples=10, required=required)
+    outcome = replace(fit(run), measures={"accuracy": 1.0, "excess_entropy": 0.1})
+    artifact.write(outcome, recipe=run, output=tmp_path)
+    with np.load(tmp_path / "lstm_language" / "truth.npz") as truth:
+        assert set(truth) == {"label", "probability"}
+        assert truth["probability"].sum() == pytest.approx(1)
+    with np.load(tmp_path / "lstm_language" / "evaluation.npz") as inputs:
+        assert set(inputs) == {"words"}
 
 
 def test_the_fixed_filter_is_exact_without_any_training(
@@ -133,16 +154,6 @@ def test_a_network_of_another_task_is_refused(task: str, model: str, dataset: st
         tasks.find(task).check_fits(zoo.build(model), data=FEW[dataset]())
 
 
-def test_overlaps_are_those_computed_by_hand() -> None:
-    boxes = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]], float)
-    others = np.array([[0, 0, 1, 1], [0.5, 0, 1.5, 1], [2, 2, 3, 3]], float)
-    assert localization.overlap(boxes, others) == pytest.approx([1, 1 / 3, 0])
-    truth = np.array([[0, 0, 1, 1]])
-    assert segmentation.mean_overlap(np.array([[0, 1, 1, 1]]), truth) == pytest.approx(
-        (1 / 2 + 2 / 3) / 2
-    )
-
-
 def test_a_mask_is_the_class_of_the_largest_logit_by_operators_that_onnx_knows() -> None:
     image = keras.Input((4, 4, 11), name="image")
     served = tasks.find("segmentation").served(keras.Model(image, keras.layers.ReLU()(image)))
@@ -165,18 +176,6 @@ def test_on_a_digit_the_class_weighs_ten_times_what_holding_one_does() -> None:
     assert np.asarray(tasks.find("segmentation").loss()(labels, tf.constant(right))) == (
         pytest.approx(0, abs=1e-6)
     )
-
-
-def test_a_detector_that_knows_every_box_has_the_precision_one() -> None:
-    truth = canvas.load_boxes(training=1, test=30).test.labels
-    count = (truth[..., 0] >= 0).sum(axis=1)
-    found = {"boxes": truth[..., 1:], "classes": truth[..., 0], "count": count}
-    found["scores"] = np.full(truth.shape[:2], 0.9)
-    assert detection.average_precision(found, truth=truth) == pytest.approx(1)
-    found["classes"] = (truth[..., 0] + 1) % 10
-    assert detection.average_precision(found, truth=truth) == pytest.approx(0, abs=0.05)
-    nothing = {**found, "count": np.zeros_like(count)}
-    assert detection.average_precision(nothing, truth=truth) == 0
 
 
 def test_cells_hold_the_boxes_whose_centre_lies_in_them() -> None:
@@ -209,14 +208,6 @@ def test_repetitions_and_blanks_are_no_words() -> None:
     assert words[0].tolist() == [3, 3, 5, -1, -1, -1, -1, -1]
     assert words[1].tolist() == [-1] * 8
     assert words[2].tolist() == [1, 2, 1, 2, 1, 2, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("found", "truth", "faults"),
-    [([], [1, 2], 2), ([1, 2], [], 2), ([1, 9, 2], [1, 2], 1), ([1, 3], [1, 2], 1), ([4], [4], 0)],
-)
-def test_faults_are_the_fewest_changes(found: list[int], truth: list[int], faults: int) -> None:
-    assert speech.edits(found, truth) == faults
 
 
 def test_greedy_decoding_gives_what_the_decoder_would_be_told() -> None:

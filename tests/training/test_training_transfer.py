@@ -1,6 +1,7 @@
 """Transfer learning: what is taken over, what is frozen when, and that a kill changes nothing."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from ridgeline import __main__
 from ridgeline.errors import CorruptData, InvalidInput, NotFound
 from training import artifact, datasets, transfer, zoo
 from training.checkpoint import Checkpoint
@@ -176,6 +178,16 @@ def test_the_small_digits_stand_in_their_images_as_those_of_mnist_do() -> None:
     assert not data.test.inputs[:, :6].any()
     means = [data.test.inputs[data.test.labels == label].mean(axis=(0, 3)) for label in (0, 1)]
     assert means[0][16, 16] < 0.1 < 0.5 < means[1][16, 16]  # a ring, a stroke
+
+
+def test_digits_whose_package_is_not_here_are_missing_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)  # as where it is not installed
+    code = __main__.main(["train", "transfer_digits8", "--output", str(tmp_path)])
+    assert code == __main__.MISSING_DATA
+    told = capsys.readouterr().err
+    assert "the digits are in the package scikit-learn: pip install '.[transfer]'" in told
 
 
 @pytest.mark.parametrize(

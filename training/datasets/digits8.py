@@ -9,7 +9,7 @@ for MNIST takes them.
 import numpy as np
 from PIL import Image
 
-from ridgeline.errors import NotFound
+from ridgeline.errors import MissingData
 from training.datasets.samples import DataSet, Samples
 
 CLASSES = tuple("0123456789")
@@ -21,12 +21,12 @@ _LEVELS = 16
 def load() -> DataSet:
     """Images float32 [samples, 32, 32, 1] in [0, 1], 0 is the background: 1,000 and 797 of them.
 
-    Raises NotFound where scikit-learn is missing.
+    Raises MissingData where scikit-learn is missing.
     """
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError:
-        raise NotFound(
+        raise MissingData(
             "the digits are in the package scikit-learn: pip install '.[transfer]'"
         ) from None
     found = load_digits()

@@ -16,6 +16,7 @@ graph, so that a client gets boxes, masks, labels, words), and what the test set
 import importlib
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from ridgeline.measures import AT_MOST
 from training.datasets.samples import DataSet, Samples
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _NAMES = (
     "speech",
     "translation",
 )
-AT_MOST = frozenset({"excess_entropy", "word_error"})  # the lower, the better
 
 
 class Task(Protocol):
@@ -54,6 +54,9 @@ class Task(Protocol):
 
     def served_inputs(self, samples: Samples, /) -> dict[str, Any]:
         """What a client sends for these samples, by input name."""
+
+    def truth(self, samples: Samples, /) -> dict[str, Any]:
+        """What answers to these samples are held to, as `ridgeline.measures` takes it."""
 
     def check_fits(self, network: "keras.Model", /, *, data: DataSet) -> None:
         """Refuse a network whose input or output is not that of the data. Raises InvalidInput."""

@@ -68,6 +68,11 @@ def served_inputs(samples: Samples, /) -> dict[str, Any]:
     return {"image": samples.inputs}
 
 
+def truth(samples: Samples, /) -> dict[str, Any]:
+    """The class of every sample."""
+    return {"label": samples.labels}
+
+
 def check_fits(network: keras.Model, /, *, data: DataSet) -> None:
     """Refuse a network whose input or output is not that of the data. Raises InvalidInput."""
     sample, classes = data.training.inputs.shape[1:], len(data.classes)

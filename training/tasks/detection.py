@@ -6,14 +6,12 @@ Served: `boxes` [batch, 8, 4], `scores` [batch, 8] in falling order, `classes` [
 float32 [samples, most, 5] hold class and box, the class -1 where there is none.
 """
 
-import contextlib
-import io
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from ridgeline import measures
 from ridgeline.errors import InvalidInput
 from training.datasets.samples import DataSet, Samples
 
@@ -54,12 +52,17 @@ def served(network: keras.Model, /) -> keras.Model:
 def measure(served: keras.Model, /, *, test: Samples) -> dict[str, float]:
     """`mean_average_precision` at an overlap of one half, as COCO evaluates it (pycocotools)."""
     found = served.predict(test.inputs, batch_size=_BATCH_SIZE, verbose=0)
-    return {"mean_average_precision": average_precision(found, truth=test.labels)}
+    return measures.detection(found, truth(test))
 
 
 def served_inputs(samples: Samples, /) -> dict[str, Any]:
     """The images."""
     return {"image": samples.inputs}
+
+
+def truth(samples: Samples, /) -> dict[str, Any]:
+    """Class and box of every object."""
+    return {"label": samples.labels}
 
 
 def check_fits(network: keras.Model, /, *, data: DataSet) -> None:
@@ -132,68 +135,3 @@ def _loss(labels: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
         labels=tf.cast(kinds, tf.int32), logits=cells[..., 5:]
     )
     return tf.reduce_sum(objects + held * (_BOX_WEIGHT * places + classes), axis=(1, 2))
-
-
-def average_precision(found: dict[str, Any], *, truth: Any) -> float:
-    """The mean over classes of the average precision at an overlap of one half."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports to people
-        known = COCO()
-        known.dataset = _as_coco(truth)
-        known.createIndex()
-        answers = _answers(found)
-        if not answers:
-            return 0.0
-        evaluation = COCOeval(known, known.loadRes(answers), "bbox")
-        evaluation.params.iouThrs = np.array([0.5])
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][0, :, :, 0, -1]  # [recall, class], all sizes
-    return float(precision[precision > -1].mean())
-
-
-_SIDE = 1000  # COCO counts in pixels: the image's sides, for it
-
-
-def _as_coco(truth: Any) -> dict[str, Any]:
-    boxes = [
-        {
-            "id": image * truth.shape[1] + place + 1,
-            "image_id": image,
-            "category_id": int(row[0]),
-            "bbox": _coco_box(row[1:]),
-            "area": float(np.prod(_coco_box(row[1:])[2:])),
-            "iscrowd": 0,
-        }
-        for image, rows in enumerate(truth)
-        for place, row in enumerate(rows)
-        if row[0] >= 0
-    ]
-    kinds = sorted({box["category_id"] for box in boxes})
-    return {
-        "info": {},
-        "images": [{"id": image} for image in range(len(truth))],
-        "annotations": boxes,
-        "categories": [{"id": kind} for kind in kinds],
-    }
-
-
-def _answers(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "image_id": image,
-            "category_id": int(found["classes"][image, place]),
-            "bbox": _coco_box(found["boxes"][image, place]),
-            "score": float(found["scores"][image, place]),
-        }
-        for image, count in enumerate(found["count"])
-        for place in range(int(count))
-    ]
-
-
-def _coco_box(box: Any) -> list[float]:
-    """Left, top, width, height."""
-    top, left, bottom, right = (_SIDE * float(edge) for edge in box)
-    return [left, top, right - left, bottom - top]

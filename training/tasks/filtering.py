@@ -45,6 +45,11 @@ def served_inputs(samples: Samples, /) -> dict[str, Any]:
     return {"image": samples.inputs}
 
 
+def truth(_samples: Samples, /) -> dict[str, Any]:
+    """None: what is measured is that the filter is exactly the right one."""
+    return {}
+
+
 def check_fits(network: keras.Model, /, *, data: DataSet) -> None:
     """Refuse a network whose input is not that of the data. Raises InvalidInput."""
     if network.input_shape[1:] != data.training.inputs.shape[1:]:

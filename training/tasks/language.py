@@ -7,8 +7,8 @@ no sample's loss: the grammar's sentences are all known, with their probabilitie
 from typing import Any
 
 import keras
-import numpy as np
 
+from ridgeline import measures
 from ridgeline.errors import InvalidInput
 from training.datasets import grammar
 from training.datasets.samples import DataSet, Samples
@@ -37,16 +37,17 @@ def served(network: keras.Model, /) -> keras.Model:
 def measure(served: keras.Model, /, *, test: Samples) -> dict[str, float]:
     """`excess_entropy`: the expected cross-entropy of a sentence over its least value, less one."""
     answers = served.predict(test.inputs, verbose=0)
-    belongs = test.labels != grammar.NOTHING
-    chosen = np.take_along_axis(answers, np.maximum(test.labels, 0)[..., None], axis=-1)[..., 0]
-    nats = -np.where(belongs, np.log(np.maximum(chosen, 1e-30)), 0).sum(axis=1)
-    expected = float(grammar.probabilities() @ nats)
-    return {"excess_entropy": expected / grammar.entropy_nats() - 1}
+    return measures.language({"probabilities": answers}, truth(test))
 
 
 def served_inputs(samples: Samples, /) -> dict[str, Any]:
     """The words."""
     return {"words": samples.inputs}
+
+
+def truth(samples: Samples, /) -> dict[str, Any]:
+    """The next words, and how often each sentence comes."""
+    return {"label": samples.labels, "probability": grammar.probabilities()}
 
 
 def check_fits(network: keras.Model, /, *, data: DataSet) -> None:

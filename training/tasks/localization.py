@@ -7,9 +7,8 @@ the class and the box.
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
+from ridgeline import measures
 from ridgeline.errors import InvalidInput
 from training.datasets.samples import DataSet, Samples
 
@@ -46,14 +45,17 @@ def served(network: keras.Model, /) -> keras.Model:
 def measure(served: keras.Model, /, *, test: Samples) -> dict[str, float]:
     """`accuracy` of the class, and `mean_iou`, the mean overlap of the boxes."""
     answers = served.predict(test.inputs, batch_size=_BATCH_SIZE, verbose=0)
-    right = answers["probabilities"].argmax(axis=1) == test.labels[:, 0]
-    overlaps = overlap(answers["box"], test.labels[:, 1:])
-    return {"accuracy": float(right.mean()), "mean_iou": float(overlaps.mean())}
+    return measures.localization(answers, truth(test))
 
 
 def served_inputs(samples: Samples, /) -> dict[str, Any]:
     """The images."""
     return {"image": samples.inputs}
+
+
+def truth(samples: Samples, /) -> dict[str, Any]:
+    """The class and the box."""
+    return {"label": samples.labels}
 
 
 def check_fits(network: keras.Model, /, *, data: DataSet) -> None:
@@ -65,16 +67,6 @@ def check_fits(network: keras.Model, /, *, data: DataSet) -> None:
             f"network {network.name!r} has the shapes {shapes}, localizing in this data set "
             f"needs {expected}"
         )
-
-
-def overlap(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Intersection over union of boxes [..., 4] with others, each with its partner."""
-    low = np.maximum(boxes[..., :2], others[..., :2])
-    high = np.minimum(boxes[..., 2:], others[..., 2:])
-    both = np.clip(high - low, 0, None).prod(axis=-1)
-    areas = [np.clip(box[..., 2:] - box[..., :2], 0, None).prod(axis=-1) for box in (boxes, others)]
-    shares: NDArray[np.floating] = both / np.maximum(areas[0] + areas[1] - both, 1e-9)
-    return shares
 
 
 def _loss(labels: Any, answers: Any) -> Any:

@@ -6,10 +6,9 @@ Labels uint8 [samples, rows, columns]: 0 for nothing, 1 + the class on an object
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from ridgeline import measures
 from ridgeline.errors import InvalidInput
 from training.datasets.samples import DataSet, Samples
 
@@ -58,12 +57,17 @@ class Likeliest(keras.layers.Layer):  # type: ignore[misc]  # keras publishes no
 def measure(served: keras.Model, /, *, test: Samples) -> dict[str, float]:
     """`mean_iou`: over the classes, nothing included, of their pixels in the whole test set."""
     masks = served.predict(test.inputs, batch_size=_BATCH_SIZE, verbose=0)
-    return {"mean_iou": mean_overlap(masks, test.labels)}
+    return measures.segmentation({"mask": masks}, truth(test))
 
 
 def served_inputs(samples: Samples, /) -> dict[str, Any]:
     """The images."""
     return {"image": samples.inputs}
+
+
+def truth(samples: Samples, /) -> dict[str, Any]:
+    """The class of every pixel."""
+    return {"label": samples.labels}
 
 
 def check_fits(network: keras.Model, /, *, data: DataSet) -> None:
@@ -75,16 +79,6 @@ def check_fits(network: keras.Model, /, *, data: DataSet) -> None:
             f"network {network.name!r} takes {network.input_shape[1:]} and answers "
             f"{network.output_shape[1:]}, but masks of this data set need {sample} and {expected}"
         )
-
-
-def mean_overlap(masks: NDArray[np.integer], truth: NDArray[np.integer]) -> float:
-    """Intersection over union of each class that occurs, and their mean."""
-    classes = np.unique(np.concatenate([np.unique(masks), np.unique(truth)]))
-    shares = [
-        ((masks == kind) & (truth == kind)).sum() / ((masks == kind) | (truth == kind)).sum()
-        for kind in classes
-    ]
-    return float(np.mean(shares))
 
 
 def _loss(labels: Any, logits: Any) -> Any:

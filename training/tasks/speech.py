@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ridgeline import measures
 from ridgeline.errors import InvalidInput
 from training.datasets.samples import DataSet, Samples
 
@@ -40,16 +41,17 @@ def served(network: keras.Model, /) -> keras.Model:
 def measure(served: keras.Model, /, *, test: Samples) -> dict[str, float]:
     """`word_error`: words wrong, missing or too many, for each word that was spoken."""
     found = served.predict(test.inputs, batch_size=_BATCH_SIZE, verbose=0)
-    faults = sum(
-        edits(row[row != _NOTHING].tolist(), truth[truth != _NOTHING].tolist())
-        for row, truth in zip(found, test.labels, strict=True)
-    )
-    return {"word_error": faults / int((test.labels != _NOTHING).sum())}
+    return measures.speech({"words": found}, truth(test))
 
 
 def served_inputs(samples: Samples, /) -> dict[str, Any]:
     """The bands of frequency."""
     return {"features": samples.inputs}
+
+
+def truth(samples: Samples, /) -> dict[str, Any]:
+    """The words."""
+    return {"label": samples.labels}
 
 
 def check_fits(network: keras.Model, /, *, data: DataSet) -> None:
@@ -96,14 +98,3 @@ def _loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         logits_time_major=False,
         blank_index=logits.shape[2] - 1,
     )
-
-
-def edits(found: list[int], truth: list[int]) -> int:
-    """The least number of words to change, add or take away (Levenshtein)."""
-    row = list(range(len(truth) + 1))
-    for place, word in enumerate(found, start=1):
-        before, row[0] = row[0], place
-        for other, wanted in enumerate(truth, start=1):
-            best = min(row[other] + 1, row[other - 1] + 1, before + (word != wanted))
-            before, row[other] = row[other], best
-    return row[-1]

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ridgeline import measures
 from ridgeline.errors import InvalidInput
 from training.datasets import number_words
 from training.datasets.samples import DataSet, Samples
@@ -46,13 +47,19 @@ def served(network: keras.Model, /) -> keras.Model:
 def measure(served: keras.Model, /, *, test: Samples) -> dict[str, float]:
     """`exact`: the share of numbers with every digit right."""
     found = served.predict(served_inputs(test)["source"], batch_size=_BATCH_SIZE, verbose=0)
-    truth = np.where(test.labels == number_words.END, number_words.NOTHING, test.labels)
-    return {"exact": float((found == truth).all(axis=1).mean())}
+    return measures.translation({"digits": found}, truth(test))
 
 
 def served_inputs(samples: Samples, /) -> dict[str, Any]:
     """The words."""
     return {"source": samples.inputs[:, : number_words.WORD_STEPS]}
+
+
+def truth(samples: Samples, /) -> dict[str, Any]:
+    """The digits, without what ends them."""
+    return {
+        "label": np.where(samples.labels == number_words.END, number_words.NOTHING, samples.labels)
+    }
 
 
 def check_fits(network: keras.Model, /, *, data: DataSet) -> None:
