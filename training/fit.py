@@ -1,53 +1,19 @@
 """The loop: one training run from a recipe, top to bottom."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from ridgeline.errors import InvalidInput
-from training import (
-    checkpoint,
-    datasets,
-    multiply_adds,
-    pretrained,
-    tasks,
-    transfer,
-    workers,
-    zoo,
-)
-from training.augmentation import augmentation_layers, mix_up
+from training import datasets, pretrained, tasks, transfer, workers, zoo
 from training.checkpoint import Checkpoint, State
 from training.datasets import DataSet, Preprocessing, Samples
+from training.epoch import Epoch, Watcher
 from training.recipe import Recipe
-from training.schedule import make_optimizer
-
-_EVALUATION_BATCH_SIZE = 1000
-_LARGEST_EVALUATION = 4_000_000  # numbers in a batch: larger samples are evaluated in fewer
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One point of the learning curve.
-
-    `loss` and `accuracy` are means over the epoch's batches, as the network saw them (augmented,
-    and while it still learned); `val_loss` and `val_accuracy` those of the network after it; tasks
-    without such a figure have no accuracy. `learning_rate` is that which the schedule has come to.
-    """
-
-    epoch: int
-    loss: float
-    val_loss: float
-    learning_rate: float
-    seconds: float
-    accuracy: float | None = None
-    val_accuracy: float | None = None
+from training.run import Run
 
 
 @dataclass(frozen=True)
@@ -75,21 +41,6 @@ class Outcome:
         return self.test_correct / len(self.test)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What watches a run is told after each step: how far it is, how fast."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    flops_per_s: float
-    last: Epoch | None
-
-
-Watcher = Callable[[Progress], object]
-
-
 def fit(
     recipe: Recipe,
     *,
@@ -108,38 +59,22 @@ def fit(
     team = workers.join()
     keras.utils.set_random_seed(recipe.seed)
     tf.config.experimental.enable_op_determinism()
-    task = tasks.find(recipe.task)
     data = recipe.load()
     classes = len(data.classes) if recipe.task == "classification" else None
     state, flops = State(variables=[], best=[], curve=[], seconds=0.0), 0
+    validation: Samples | None = None
     with precision(recipe.precision):
         network = pretrained.build(recipe, classes=classes)
-        task.check_fits(network, data=data)
-        validation: Samples | None = None
+        tasks.find(recipe.task).check_fits(network, data=data)
         if recipe.epochs:
-            training, validation = datasets.split(
-                data.training,
-                validation_samples=recipe.validation_of(len(data.training)),
-                training_samples=recipe.training_samples,
-                training_per_class=recipe.training_per_class,
-                seed=recipe.seed,
-            )
-            if recipe.transfer:
-                transfer.begin(network, transfer=recipe.transfer)
-            run = _Run(
-                recipe,
-                task=task,
-                network=network,
-                training=training,
-                data=data,
-                team=team,
-            )
+            run, validation = _prepare(network, recipe=recipe, data=data, team=team)
             state = run.go(validation, watch=watch, kept=kept, logs=logs)
-            flops = run.step_flops * len(training) * len(state.curve)
+            flops = run.epoch_flops * len(state.curve)
     if recipe.precision != "float32":
         network = _in_float32(recipe, trained=network, classes=classes)
 
     # The one look at the test set: no choice above depends on it.
+    task = tasks.find(recipe.task)
     served = task.served(network)
     served.name = recipe.artifact
     return Outcome(
@@ -155,206 +90,22 @@ def fit(
     )
 
 
-class _Run:
-    """The learner with its data: makes epochs, and can be put back to the end of any of them."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        *,
-        task: tasks.Task,
-        network: keras.Model,
-        training: Samples,
-        data: DataSet,
-        team: workers.Workers,
-    ) -> None:
-        if recipe.redrawn and not data.redraw:
-            raise InvalidInput(
-                f"redrawn must be false: {recipe.dataset} has no samples but its own"
-            )
-        self._recipe, self._training, self._team = recipe, training, team
-        self._redraw = data.redraw if recipe.redrawn else None
-        self._mixed = recipe.augmentation is not None and recipe.augmentation.mix_up > 0
-        self._classes = len(data.classes)
-        self._samples = team.whole(len(training), batch_size=recipe.batch_size)
-        self._steps = -(-self._samples // recipe.batch_size)
-        layers = augmentation_layers(recipe.augmentation)
-        # Augmentation is wrapped around the network, so that what is exported is the network alone.
-        learner = task.learner(network)
-        self._learner = keras.Sequential([*layers, learner]) if layers else learner
-        self._task, self._network, self._stage = task, network, -1
-        # Gradients of inputs and weights cost as much as the pass itself, each.
-        self.step_flops = 2 * multiply_adds.FORWARD_AND_BACKWARD * multiply_adds.of(learner)
-
-    def go(
-        self,
-        validation: Samples,
-        *,
-        watch: Watcher,
-        kept: Checkpoint | None,
-        logs: Path | None,
-    ) -> State:
-        """All epochs, from the checkpoint on where there is one; the weights are then the best."""
-        self._team.wait()  # where it begins anew, the checkpoint is gone by now
-        state = kept.read() if kept else None
-        self._team.check_same(len(state.curve) if state else 0)
-        if state:
-            self._enter_stage(len(state.curve) - 1)
-            checkpoint.restore(self._variables, values=state.variables)
-        state = state or State(variables=[], best=[], curve=[], seconds=0.0)
-        curve, best = [Epoch(**point) for point in state.curve], state.best
-        seconds = state.seconds
-        while len(curve) < self._recipe.epochs and not self._is_over(curve):
-            start_ns = time.monotonic_ns()
-            self._enter_stage(len(curve))
-            curve.append(self._epoch(curve, validation=validation, watch=watch))
-            seconds += (time.monotonic_ns() - start_ns) / 1e9
-            if self._recipe.patience and curve[-1].val_loss <= min(p.val_loss for p in curve):
-                best = checkpoint.snapshot(self._learner.variables)
-            points = [asdict(point) for point in curve]
-            state = State(checkpoint.snapshot(self._variables), best, points, seconds)
-            write_logs(logs if self._team.is_chief else None, point=curve[-1])
-            if kept and self._team.is_chief:
-                kept.write(state)
-        if best:
-            checkpoint.restore(self._learner.variables, values=best)
-        return state
-
-    def _enter_stage(self, epoch: int) -> None:
-        """Compile the learner for the stage of that epoch, where it is not that already."""
-        place = transfer.place_of(epoch, stages=transfer.stages(self._recipe))
-        if place == self._stage:
-            return
-        self._stage, stage = place, transfer.stages(self._recipe)[place]
-        transfer.freeze(self._network, stage=stage)
-        self._learner.compile(
-            optimizer=make_optimizer(
-                transfer.optimizer_of(stage, recipe=self._recipe),
-                steps=transfer.length(place, recipe=self._recipe) * self._steps,
-                steps_per_epoch=self._steps,
-                team=self._team,
-            ),
-            loss=self._task.loss(),
-            metrics=self._task.metrics(),
-        )
-        self._learner.optimizer.build(self._learner.trainable_variables)
-
-    @property
-    def _variables(self) -> list[Any]:
-        """Weights, averages, the states of the random generators, those of the optimizer."""
-        return [*self._learner.variables, *self._learner.optimizer.variables]
-
-    def _is_over(self, curve: Sequence[Epoch]) -> bool:
-        """Whether the run diverged, or has been without progress for as long as it may."""
-        if not curve:
-            return False
-        losses = [point.val_loss for point in curve]
-        stale = len(losses) - 1 - int(np.argmin(losses))
-        diverged = not np.isfinite(curve[-1].loss)
-        return diverged or (self._recipe.patience is not None and stale >= self._recipe.patience)
-
-    def _epoch(self, curve: Sequence[Epoch], *, validation: Samples, watch: Watcher) -> Epoch:
-        epoch, start_ns = len(curve), time.monotonic_ns()
-        callbacks = [_Teller(self, watch=watch, curve=curve)]
-        if self._team.count == 1:  # else all of them end together, with the epoch
-            callbacks.append(keras.callbacks.TerminateOnNaN())
-        learner = self._learner
-        history = learner.fit(
-            self._batches(epoch),
-            epochs=epoch + 1,
-            initial_epoch=epoch,
-            shuffle=False,  # the order is drawn above
-            callbacks=callbacks,
-            verbose=0,
-        ).history
-        figures = self._team.agreed({name: float(values[-1]) for name, values in history.items()})
-        self._team.even_out(learner.non_trainable_variables)
-        found = learner.evaluate(
-            validation.inputs,
-            self._shares(validation.labels),
-            batch_size=evaluation_batch(validation),
-            verbose=0,
-            return_dict=True,
-        )
-        return Epoch(
-            epoch=epoch + 1,
-            learning_rate=float(learner.optimizer.learning_rate),
-            seconds=(time.monotonic_ns() - start_ns) / 1e9,
-            **{name: figures[name] for name in ("loss", "accuracy") if name in figures},
-            **{f"val_{name}": float(value) for name, value in self._team.agreed(found).items()},
-        )
-
-    def _batches(self, epoch: int) -> tf.data.Dataset:
-        """The epoch's batches; the seed and the epoch alone decide what is in them."""
-        recipe = self._recipe
-        if self._redraw and epoch:
-            self._training = self._redraw(len(self._training), recipe.seed * 2**20 + epoch)
-        inputs = tf.constant(self._training.inputs)
-        labels = tf.constant(self._shares(self._training.labels))
-        order = np.random.default_rng([recipe.seed, epoch]).permutation(len(self._training))
-        order = order[: self._samples]
-        places = tf.data.Dataset.from_tensor_slices(order).batch(recipe.batch_size).enumerate()
-
-        def gathered(step: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            chosen = self._team.part(batch)
-            images, told = tf.gather(inputs, chosen), tf.gather(labels, chosen)
-            if recipe.augmentation is None or not self._mixed:
-                return images, told
-            seed = tf.stack([tf.constant(recipe.seed % 2**31, tf.int64), epoch * 2**20 + step])
-            return mix_up(images, told, most=recipe.augmentation.mix_up, seed=seed)
-
-        return places.map(gathered).prefetch(2)
-
-    def _shares(self, labels: Any) -> Any:
-        """Numbers of labels as shares of each, where images are mixed."""
-        return np.eye(self._classes, dtype=np.float32)[labels] if self._mixed else labels
-
-    def told(self, step: int, *, curve: Sequence[Epoch], elapsed_ns: int) -> Progress:
-        """Where the run stands after that many steps of the epoch."""
-        samples = min(step * self._recipe.batch_size, self._samples)
-        return Progress(
-            epoch=len(curve) + 1,
-            epochs=self._recipe.epochs,
-            step=step,
-            steps=self._steps,
-            flops_per_s=samples * self.step_flops / max(elapsed_ns / 1e9, 1e-9),
-            last=curve[-1] if curve else None,
-        )
-
-
-class _Teller(keras.callbacks.Callback):  # type: ignore[misc]  # keras publishes no types
-    """Tells the watcher of each step."""
-
-    def __init__(self, run: _Run, *, watch: Watcher, curve: Sequence[Epoch]) -> None:
-        super().__init__()
-        self._run, self._watch, self._curve = run, watch, curve
-        self._start_ns = time.monotonic_ns()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Keras counts batches from 0."""
-        elapsed_ns = time.monotonic_ns() - self._start_ns
-        self._watch(self._run.told(batch + 1, curve=self._curve, elapsed_ns=elapsed_ns))
-
-
-def evaluation_batch(samples: Samples) -> int:
-    """How many samples to evaluate at once."""
-    size = max(1, int(np.prod(samples.inputs.shape[1:])))
-    return max(1, min(_EVALUATION_BATCH_SIZE, _LARGEST_EVALUATION // size))
-
-
-def write_logs(folder: Path | None, *, point: Epoch) -> None:
-    """Append a point of the curve to the folder, for TensorBoard."""
-    if folder is None:
-        return
-    summary = tf.compat.v1.Summary  # tf.summary.scalar would need TensorBoard itself
-    values = [
-        summary.Value(tag=name, simple_value=value)
-        for name, value in asdict(point).items()
-        if name != "epoch" and value is not None
-    ]
-    with tf.summary.create_file_writer(str(folder)).as_default():
-        encoded = summary(value=values).SerializeToString()
-        tf.summary.experimental.write_raw_pb(encoded, step=point.epoch)
+def _prepare(
+    network: keras.Model, *, recipe: Recipe, data: DataSet, team: workers.Workers
+) -> tuple[Run, Samples]:
+    """The run of a network on its share of the training samples, and those that validate it."""
+    training, validation = datasets.split(
+        data.training,
+        validation_samples=recipe.validation_of(len(data.training)),
+        training_samples=recipe.training_samples,
+        training_per_class=recipe.training_per_class,
+        seed=recipe.seed,
+    )
+    if recipe.transfer:
+        transfer.begin(network, transfer=recipe.transfer)
+    task = tasks.find(recipe.task)
+    run = Run(recipe, task=task, network=network, training=training, data=data, team=team)
+    return run, validation
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from training.fit import Epoch
+from training.epoch import Epoch
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; markers differ as well.
 _TRAINING: dict[str, Any] = {"color": "#0072B2", "marker": "o", "markersize": 4}

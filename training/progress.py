@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ridgeline import fingerprint, hardware
 from ridgeline.errors import RidgelineError
-from training import fit
+from training import epoch
 
 _log = logging.getLogger(__name__)
 _EVERY = 20  # steps: a bar that is drawn more often costs small networks time
@@ -41,7 +41,7 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def __call__(self, progress: fit.Progress) -> None:
+    def __call__(self, progress: epoch.Progress) -> None:
         """Move the bar; at the first step after an epoch, log that epoch's figures."""
         if progress.step == 1 and progress.last:
             _log.info(
@@ -58,7 +58,7 @@ class ProgressBar:
             )
 
 
-def figures(point: fit.Epoch) -> str:
+def figures(point: epoch.Epoch) -> str:
     """What an epoch is judged by: validation accuracy, or validation loss where there is none."""
     if point.val_accuracy is not None:
         return f"validation accuracy {point.val_accuracy:.2%}"

@@ -17,8 +17,10 @@ from training import datasets
 from training.augmentation import augmentation_layers, mix_up
 from training.checkpoint import Checkpoint
 from training.datasets import DataSet, Samples
-from training.fit import Progress, evaluation_batch, fit
+from training.epoch import Progress
+from training.fit import fit
 from training.recipe import Augmentation, Optimizer, Recipe
+from training.run import evaluation_batch
 from training.schedule import Schedule, make_optimizer
 from training.tasks.classification import check_fits, count_correct
 

@@ -15,7 +15,8 @@ from ridgeline.errors import CorruptData, InvalidInput, NotFound
 from training import artifact, datasets, transfer, zoo
 from training.checkpoint import Checkpoint
 from training.datasets import DataSet, Samples, split
-from training.fit import Progress, fit
+from training.epoch import Progress
+from training.fit import fit
 from training.recipe import Recipe, Stage, Transfer
 from training.transfer import WEIGHTS_FILE, begin, by_layer, freeze, length, place_of
 
