@@ -212,3 +212,18 @@ def test_what_no_product_needs_keeps_its_precision():
     for node in graph.node:
         node.name = node.op_type
     assert variants.behind_products(graph) == ["ArgMax", "Softmax"]
+
+
+def test_what_the_last_product_gives_is_not_rounded_and_what_the_next_one_reads_is():
+    graph = onnx.parser.parse_graph(
+        "g (float[N,2] x, float[2,2] w, float s, uint8 z) => (float[N,2] y) {"
+        "a = MatMul(x, w) qa = QuantizeLinear(a, s, z) da = DequantizeLinear(qa, s, z)"
+        "b = MatMul(da, w) qb = QuantizeLinear(b, s, z) db = DequantizeLinear(qb, s, z)"
+        "y = Softmax(db) }"
+    )
+    for node in graph.node:
+        node.name = node.op_type
+    variants.keep_results(graph, read_by={"Softmax"})
+    operators = [node.op_type for node in graph.node]
+    assert operators == ["MatMul", "QuantizeLinear", "DequantizeLinear", "MatMul", "Softmax"]
+    assert graph.node[-1].input[0] == "b"
