@@ -227,3 +227,16 @@ def test_what_the_last_product_gives_is_not_rounded_and_what_the_next_one_reads_
     operators = [node.op_type for node in graph.node]
     assert operators == ["MatMul", "QuantizeLinear", "DequantizeLinear", "MatMul", "Softmax"]
     assert graph.node[-1].input[0] == "b"
+
+
+def test_of_attention_only_products_are_rounded():
+    graph = onnx.parser.parse_graph(
+        "g (float[N,2] x, float[2,2] w) => (float[N,2] y) {"
+        "a = MatMul(x, w) b = Softmax(a) y = MatMul(b, w) }"
+    )
+    for place, node in enumerate(graph.node):
+        node.name = str(place)
+    rounded = variants.operators(graph, behind=set(variants.behind_products(graph)))
+    assert "MatMul" in rounded
+    assert not {"Add", "Mul", "Softmax"} & set(rounded)
+    assert variants.operators(graph, behind={"1"}) is None
