@@ -68,6 +68,13 @@ def test_every_locked_package_has_a_hash():
         assert [text.split()[0] for text in pinned if "--hash=sha256:" not in text] == []
 
 
+def test_no_lock_file_has_two_builds_of_one_package():
+    for path in (ROOT / "requirements").iterdir():
+        for package in ("onnxruntime", "tensorflow"):
+            builds = re.findall(rf"^{package}(?:-cpu|-gpu)?==", path.read_text(), re.MULTILINE)
+            assert len(builds) <= 1, path  # they would overwrite each other
+
+
 def test_serving_alone_is_locked_without_a_training_framework():
     for name in ("serve-cpu", "serve-gpu", "loadtest", "conformance"):
         text = (ROOT / f"requirements/{name}.txt").read_text()
