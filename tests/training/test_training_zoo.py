@@ -14,6 +14,7 @@ import pytest
 from ridgeline.errors import NotFound
 from training import multiply_adds, tasks, zoo
 from training import recipe as recipes
+from training.zoo.localizer import Edges
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,14 @@ def test_the_docstring_gives_the_inputs_the_multiply_adds_and_the_parameters(
     shapes = " + ".join(" x ".join(map(str, shape)) for shape in size.inputs.values())
     row = [name, shapes, f"{size.multiply_adds:,}", f"{size.parameters:,}"]
     assert documented(name) == row
+
+
+def test_edges_lie_where_their_maps_point_and_between_two_that_do() -> None:
+    maps = np.full((1, 24, 24, 4), -50, np.float32)
+    for edge, (row, column) in enumerate([(0, 9), (9, 2), (23, 9), (9, 22)]):
+        maps[0, row, column, edge] = 50
+    maps[0, 9, 23, 3] = 50
+    assert np.asarray(Edges()(maps))[0] == pytest.approx([0, 2 / 23, 1, 22.5 / 23], abs=1e-6)
 
 
 # Parameters: torchvision, and Caffe's reference models for AlexNet and GoogLeNet; multiply-adds as

@@ -30,7 +30,7 @@ Image = NDArray[np.float32]
 Scene = tuple[Image, NDArray[np.float32], NDArray[np.uint8]]
 
 
-def load_single(*, training: int = 16_000, test: int = 2_000) -> DataSet:
+def load_single(*, training: int = 6_000, test: int = 2_000) -> DataSet:
     """One digit on each canvas."""
     return _load(training, test, most=1, label=lambda scene: scene[1][0])
 
