@@ -9,12 +9,15 @@ from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from serving.job import Job
+from serving.pace import Pace
 from serving.service_time import BATCH_COST_NS, ServiceTime
 from serving.waiting import Batch, Lane, WaitingRoom, due_of
 
 _NS_PER_S = 1_000_000_000
 _MAX_SHAPES = 256  # whose times are remembered
 _LEAST_CAUTION, _MOST_CAUTION = 1.05, 3.0
+# For sizes of batches. It does not learn: smaller batches make more requests late, not fewer.
+_BATCH_CAUTION = 1.25
 _CAUTION_UP, _CAUTION_DOWN = 0.02, 0.0001  # in balance where one in 200 is late
 _PROBE_TIMES = 50  # an idle engine tries a hopeless request after so many times its time
 _REPLY_NS = 5_000_000  # kept for what the server cannot see: the way to it and back
@@ -53,6 +56,7 @@ class Admission:
             self._times[None] = service_time
         self.engine_free_ns = 0  # when the next instance is expected to be free, 0 for one that is
         self._last_start_ns = 0
+        self.pace = Pace(instances=instances)
         self.caution = _LEAST_CAUTION
 
     @property
@@ -104,7 +108,8 @@ class Admission:
             # Mostly there is time for all that waits before even the first of it is due.
             lane = lanes[job.shape_key]
             all_ns = (
-                self._until_free(now_ns) + times.best_ns + (lane.rows + job.rows) * times.row_ns
+                self._until_free(now_ns)
+                + (times.best_ns + (lane.rows + job.rows) * times.row_ns) * self.pace.factor
             )
             if now_ns + self.caution * all_ns <= min(job.due_ns, due_of(lane.first_key)):
                 return None
@@ -134,20 +139,23 @@ class Admission:
         times = self.service_time(first.shape_key)
         if lane.rows <= 1:
             return 1
-        limit_ns = int((first.due_ns - now_ns) / self.caution)
-        if limit_ns < times.predict_ns(1):
+        left_ns, least_ns = first.due_ns - now_ns, times.predict_ns(1)
+        if left_ns < least_ns * _LEAST_CAUTION:
             return times.best_rows
-        return times.most_rows_within(limit_ns)
+        return times.most_rows_within(max(int(left_ns / _BATCH_CAUTION), least_ns))
 
     def expect(self, batch: Batch, *, begin_ns: int) -> int:
         """When a batch that starts then is expected to end."""
         self._last_start_ns = begin_ns
         return begin_ns + self.service_time(batch.jobs[0].shape_key).predict_ns(batch.rows)
 
-    def learn(self, batch: Batch, *, took_ns: int) -> None:
-        """Take note of the time of a batch."""
+    def learn(self, batch: Batch, *, took_ns: int, now_ns: int, backlog: bool) -> None:
+        """Take note of a batch that has ended; `backlog`: the next need not wait for requests."""
         key = batch.jobs[0].shape_key
-        self.service_time(key).observe(rows=batch.rows, took_ns=took_ns)
+        times = self.service_time(key)
+        expected_ns = times.predict_ns(batch.rows)
+        self.pace.batch_ended(now_ns=now_ns, expected_ns=expected_ns, backlog=backlog)
+        times.observe(rows=batch.rows, took_ns=took_ns)
         self._times.move_to_end(key)
 
     def finished(self, job: Job, *, now_ns: int) -> None:
@@ -176,7 +184,9 @@ class Admission:
                 own_rows += rows
             else:
                 others_ns += self.service_time(shape_key).drain_ns(rows)
-        together_ns = others_ns + times.drain_ns(own_rows)
+        if own_rows > times.best_rows:  # who waits behind fills the last batch
+            own_rows = -(-own_rows // times.best_rows) * times.best_rows
+        together_ns = int((others_ns + times.drain_ns(own_rows)) * self.pace.factor)
         if self._instances == 1:
             return together_ns
         return max(together_ns // self._instances, times.predict_ns(min(job.rows, self._max_rows)))
@@ -184,7 +194,7 @@ class Admission:
     def _most_late_behind(self, job: Job, *, needed_ns: int, now_ns: int) -> float:
         """By how much the request would make one behind it late; 0 or less where it makes none."""
         behind = [
-            (key, rows * self.service_time(shape_key).row_ns)
+            (key, rows * self.service_time(shape_key).row_ns * self.pace.factor)
             for shape_key, lane in self._room.lanes.items()
             if lane.last_key > job.key
             for key, rows in lane.places_after(job.key)

@@ -31,6 +31,7 @@ MODULES = (
     "serving.door",
     "serving.execution",
     "serving.job",
+    "serving.pace",
     "serving.packing",
     "serving.service_time",
     "serving.statistics",

@@ -216,7 +216,9 @@ class Dispatcher(Callers):
             self._budget.end()  # else a batch that waited takes over
         self._admission.engine_free_ns = self._free_at()
         if run.outputs is not None:
-            self._admission.learn(run.batch, took_ns=now_ns - run.started_ns)
+            took_ns = now_ns - run.started_ns
+            backlog = self._has_backlog()
+            self._admission.learn(run.batch, took_ns=took_ns, now_ns=now_ns, backlog=backlog)
             if run.batch.jobs[0].shape_key is None:
                 self._engine_time.observe(rows=run.batch.rows, took_ns=run.times.total_ns)
         if self._room.count:
@@ -226,6 +228,12 @@ class Dispatcher(Callers):
         else:
             while self._unsettled and self._unsettled[0].ended:
                 self._settle(self._unsettled.popleft(), now_ns=now_ns)
+
+    def _has_backlog(self) -> bool:
+        """Whether the next batch need wait neither for requests nor for more of them."""
+        if self._policy.delay_ns or self._policy.preferred_rows:
+            return False
+        return bool(self._room.count) or len(self._running) >= self._instances
 
     def _free_at(self) -> int:
         """When the next instance is expected to be free; 0 for one that is."""

@@ -145,10 +145,10 @@ async def test_a_batch_is_only_as_large_as_its_most_urgent_request_has_time_for(
     # 30 ms for one row, 60 for four, 100 for eight.
     times = calibrated(lambda rows: (20 + 10 * rows) * MS)
     batcher, first = await make_busy(batcher={"service_time": times})
-    urgent = await ask(batcher, 1, deadline_ns=clock.now_ns + (30 + 66) * MS)
+    urgent = await ask(batcher, 1, deadline_ns=clock.now_ns + (30 + 80) * MS)
     others = [await ask(batcher, n) for n in range(2, 9)]
 
-    clock.now_ns += 30 * MS  # 66 are left: enough for four rows and some caution, not for five
+    clock.now_ns += 30 * MS  # 80 are left: enough for four rows and a quarter more, not for five
 
     await _end(engine, first, urgent, *others)
     assert [len(batch) for batch in engine.batches] == [1, 4, 4]
@@ -197,10 +197,10 @@ async def test_a_preferred_size_takes_the_most_urgent_rows(make_batcher, engine,
 async def test_a_preferred_size_is_not_reached_where_that_would_be_too_late(
     make_busy, engine, clock, ask, calibrated
 ):
-    # 30 ms for one row, 60 for four, 100 for eight; 66 are left when the engine is free.
+    # 30 ms for one row, 60 for four, 100 for eight; 80 are left when the engine is free.
     times = calibrated(lambda rows: (20 + 10 * rows) * MS)
     batcher, first = await make_busy(preferred_rows=(8,), batcher={"service_time": times})
-    urgent = await ask(batcher, 1, deadline_ns=clock.now_ns + (30 + 66) * MS)
+    urgent = await ask(batcher, 1, deadline_ns=clock.now_ns + (30 + 80) * MS)
     others = [await ask(batcher, n) for n in range(2, 9)]
 
     clock.now_ns += 30 * MS

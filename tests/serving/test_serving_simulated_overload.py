@@ -1,0 +1,146 @@
+"""Overload on one simulated core, where reading, refusing and answering cost the engine its time.
+
+The clock is simulated, so that no noise of the machine decides; door, admission and waiting room
+are the real ones. The costs are those of a LeNet-5 behind the HTTP/2 front end on one core.
+"""
+
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from ridgeline.errors import Overloaded, RidgelineError
+from serving.admission import Admission
+from serving.door import Door
+from serving.job import Job
+from serving.policy import BatchPolicy, QueuePolicy
+from serving.service_time import ServiceTime
+from serving.waiting import WaitingRoom
+
+US, MS, S = 1_000, 1_000_000, 1_000_000_000
+_MAX_ROWS = 64
+_BATCH_NS, _ROW_NS = 300 * US, 20 * US  # of the engine
+_ADMIT_NS, _REFUSE_NS, _ANSWER_NS, _TURN_NS = 15 * US, 11 * US, 14 * US, 60 * US  # of the rest
+_DOZE_NS = 2 * MS
+_ANSWERED_NS = _BATCH_NS // _MAX_ROWS + _ROW_NS + _ADMIT_NS + _ANSWER_NS  # at best
+
+
+@dataclass
+class Counts:
+    on_time: int = 0
+    late: int = 0
+    refused: int = 0
+
+
+class SharedCore:
+    """One core that reads Poisson arrivals, refuses or admits them, runs batches, answers."""
+
+    def __init__(self, *, per_s: float, deadlines_ns: tuple[int, ...], seed: int) -> None:
+        self.random = random.Random(seed)
+        self.gap_ns, self.deadlines_ns = S / per_s, deadlines_ns
+        self.now_ns = S
+        self.next_ns = S + self.random.expovariate(1) * self.gap_ns
+        times = ServiceTime(_MAX_ROWS)
+        for rows in times.sizes:
+            times.calibrate(rows=rows, took_ns=_BATCH_NS + rows * _ROW_NS)
+        queue = QueuePolicy(max_requests=100_000)
+        policy = BatchPolicy(queue, max_queue_bytes=S, patience_ns=60 * S)
+        self.room = WaitingRoom()
+        self.admission = Admission(self.room, max_rows=_MAX_ROWS, instances=1, service_time=times)
+        self.door = Door(
+            name="m",
+            policy=policy,
+            room=self.room,
+            admission=self.admission,
+            refusal=Overloaded,
+        )
+        self.counts = Counts()
+
+    def run(self, seconds: float) -> Counts:
+        """What becomes of the requests of so many seconds."""
+        counts = self.counts = Counts()
+        end_ns = self.now_ns + seconds * S
+        while self.now_ns < end_ns:
+            self._read()
+            if self.room.count:
+                self._run_batch()
+            else:
+                self.now_ns = max(self.now_ns, int(self.next_ns))
+        return counts
+
+    def _read(self) -> None:
+        self.now_ns += _TURN_NS
+        while self.next_ns <= self.now_ns:
+            self.next_ns += self.random.expovariate(1) * self.gap_ns
+            due_ns = self.now_ns + self.random.choice(self.deadlines_ns)
+            job = Job((), rows=1, size_bytes=1, deadline_ns=due_ns)
+            try:
+                self.door.admit(job, now_ns=self.now_ns)
+            except RidgelineError:
+                self.counts.refused += 1
+                self.now_ns += _REFUSE_NS
+            else:
+                self.room.add(job)
+                self.now_ns += _ADMIT_NS
+
+    def _run_batch(self) -> None:
+        admission, start_ns = self.admission, self.now_ns
+        lane = self.room.next_lane()
+        first = lane.first()
+        if start_ns >= first.due_ns:
+            self.room.remove(first)
+            admission.finished(first, now_ns=start_ns)
+            self.counts.late += 1
+            return
+        most_rows = admission.most_rows(lane, first, now_ns=start_ns)
+        batch = self.room.take(lane, most_rows=most_rows)
+        admission.engine_free_ns = admission.expect(batch, begin_ns=start_ns)
+        left_ns = (_BATCH_NS + batch.rows * _ROW_NS) * self.random.lognormvariate(0, 0.08)
+        while left_ns > _DOZE_NS:
+            left_ns -= _DOZE_NS
+            self.now_ns += _DOZE_NS
+            self._read()
+        self.now_ns += int(left_ns)
+        admission.engine_free_ns = 0
+        now_ns, backlog = self.now_ns, bool(self.room.count)
+        admission.learn(batch, took_ns=now_ns - start_ns, now_ns=now_ns, backlog=backlog)
+        for job in batch.jobs:
+            admission.finished(job, now_ns=now_ns)
+            self.now_ns += _ANSWER_NS
+            self.counts.on_time += self.now_ns <= job.due_ns
+            self.counts.late += self.now_ns > job.due_ns
+
+
+@pytest.mark.parametrize("deadlines_ms", [(100,), (20, 100, 500)], ids=["equal", "mixed"])
+@pytest.mark.parametrize("times", [1.5, 2.0])
+def test_what_refusals_leave_of_the_core_is_spent_on_answers_in_time(times, deadlines_ms):
+    per_s = times * S / _ANSWERED_NS
+    core = SharedCore(per_s=per_s, deadlines_ns=tuple(ms * MS for ms in deadlines_ms), seed=1)
+    core.run(1)  # how much the rest costs is found out under load
+
+    counts = core.run(2)
+
+    best_per_s = (S - per_s * _REFUSE_NS) / (_ANSWERED_NS - _REFUSE_NS)
+    assert counts.on_time / 2 > 0.8 * best_per_s
+    assert counts.late < 0.03 * counts.on_time
+
+
+def test_nothing_is_refused_that_the_core_can_do():
+    core = SharedCore(per_s=0.8 * S / _ANSWERED_NS, deadlines_ns=(100 * MS,), seed=1)
+
+    counts = core.run(2)
+
+    assert not counts.late
+    assert counts.refused < 0.01 * counts.on_time
+
+
+def test_an_overload_that_ends_leaves_nothing_behind():
+    core = SharedCore(per_s=3 * S / _ANSWERED_NS, deadlines_ns=(100 * MS,), seed=1)
+    core.run(1)
+    core.gap_ns *= 6  # half of what it can do
+    core.run(0.2)
+
+    counts = core.run(1)
+
+    assert not counts.late
+    assert not counts.refused
