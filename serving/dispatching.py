@@ -124,10 +124,9 @@ class Dispatcher(Callers):
         """Let the loop doze where the engine gains nothing by what could be read meanwhile."""
         if len(self._running) < self._instances:
             return
-        left_ns = self._admission.engine_free_ns - now_ns
         if self._room.count and self._room.next_lane().rows >= self._admission.best_rows:
-            self._completions.doze(left_ns)
-        elif left_ns > 2 * MOST_DOZE_NS:
+            self._completions.doze(MOST_DOZE_NS)  # the end of a batch ends it
+        elif self._admission.engine_free_ns - now_ns > 2 * MOST_DOZE_NS:
             self._completions.doze(MOST_DOZE_NS)
 
     def _set_aside(self, job: Job, *, now_ns: int) -> bool:
