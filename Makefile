@@ -34,7 +34,7 @@ demo: $(INSTALLED) ## Train, export, serve and measure LeNet-5 on MNIST, and wri
 	@$(BIN)/python -m ridgeline demo
 
 test: $(INSTALLED) ## Run the whole test suite and measure its coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: $(INSTALLED) ## Check style, types, who imports whom, the Dockerfile
 	$(BIN)/ruff check .
