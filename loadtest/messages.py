@@ -33,11 +33,17 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def request(batch: Batch, *, protocol: str, model: str, version: str = "") -> Message:
-    """A batch as a request of that protocol ("grpc" or "http"), tensors as raw bytes."""
+def request(
+    batch: Batch, *, protocol: str, model: str, version: str = "", sequence: int = 0
+) -> Message:
+    """A batch as a request of that protocol ("grpc" or "http"), tensors as raw bytes.
+
+    With the number of a `sequence`, it is the first and last step of that.
+    """
     if protocol == "grpc":
-        return Message(SERVICE + "ModelInfer", _grpc_body(batch, model=model, version=version))
-    body, headers = _http_body(batch)
+        message = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+        return Message(SERVICE + "ModelInfer", _grpc_body(batch, message, sequence=sequence))
+    body, headers = _http_body(batch, sequence=sequence)
     versions = f"/versions/{quote(version, safe='')}" if version else ""
     return Message(f"/v2/models/{quote(model, safe='')}{versions}/infer", body, headers)
 
@@ -50,8 +56,11 @@ def outputs(payload: bytes, *, protocol: str) -> dict[str, Array]:
         raise CorruptData(f"this is no answer of the protocol: {error!r}") from error
 
 
-def _grpc_body(batch: Batch, *, model: str, version: str) -> bytes:
-    message = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+def _grpc_body(batch: Batch, message: service_pb2.ModelInferRequest, *, sequence: int) -> bytes:
+    if sequence:
+        message.parameters["sequence_id"].int64_param = sequence
+        message.parameters["sequence_start"].bool_param = True
+        message.parameters["sequence_end"].bool_param = True
     for name, array in batch.items():
         kind = datatype_of_numpy(array.dtype).name
         message.inputs.add(name=name, datatype=kind, shape=array.shape)
@@ -59,12 +68,17 @@ def _grpc_body(batch: Batch, *, model: str, version: str) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def _http_body(batch: Batch) -> tuple[bytes, dict[str, str]]:
+def _http_body(batch: Batch, *, sequence: int) -> tuple[bytes, dict[str, str]]:
     inputs = []
     for name, array in batch.items():
         tensor = InferInput(name, list(array.shape), datatype_of_numpy(array.dtype).name)
         inputs.append(tensor.set_data_from_numpy(array, binary_data=True))
-    body, header_length = InferenceServerClient.generate_request_body(inputs)
+    body, header_length = InferenceServerClient.generate_request_body(
+        inputs,
+        sequence_id=sequence,
+        sequence_start=bool(sequence),
+        sequence_end=bool(sequence),
+    )
     return body, {} if header_length is None else {HEADER_LENGTH: str(header_length)}
 
 

@@ -35,7 +35,8 @@ class Prepared:
 def prepare(settings: LoadtestSettings, *, model: ServedModel, batch_size: int) -> Prepared:
     """Batches of the samples in files, or of random ones; of a trace, for all its rows.
 
-    Of many or large samples only the first are sent.
+    Of many or large samples only the first are sent. To a model that keeps state, each request is a
+    sequence of one step: what it is answered does not depend on which went before.
     """
     load = settings.load
     rows = sorted(set(load.rows)) if isinstance(load, Replay) else [batch_size]
@@ -52,8 +53,9 @@ def prepare(settings: LoadtestSettings, *, model: ServedModel, batch_size: int) 
             protocol=settings.protocol,
             model=settings.model,
             version=settings.model_version,
+            sequence=number if model.stateful else 0,
         )
-        for part in parts
+        for number, part in enumerate(parts, start=1)
     ]
     known = [part.labels for part in parts if part.labels is not None]
     return Prepared(

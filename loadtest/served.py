@@ -15,7 +15,8 @@ class ServedModel:
     """A model as its server describes it. Shapes are full: they hold the batch axis.
 
     `max_batch_size` and `cost` are None where the server answers no ModelConfig, or says nothing
-    of the cost there. `device` is where it runs, such as "cpu" or "gpu:0".
+    of the cost there. `device` is where it runs, such as "cpu" or "gpu:0". A `stateful` model takes
+    no request that is not a step of a sequence.
     """
 
     name: str
@@ -25,6 +26,7 @@ class ServedModel:
     max_batch_size: int | None = None
     cost: ModelCost | None = None
     device: str = CPU
+    stateful: bool = False
 
     def input_shape(self, tensor: TensorSpec, *, batch_size: int) -> tuple[int, ...]:
         """The shape to send: the batch size on a free first axis, 1 on other free axes.
@@ -78,6 +80,7 @@ def served_model(
         max_batch_size=config.max_batch_size if config else None,
         cost=ModelCost.from_parameters(parameters),
         device=_device(config) if config else CPU,
+        stateful=bool(config and config.HasField("sequence_batching")),
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import json
 import ssl
 import warnings
 
@@ -12,6 +13,17 @@ import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
 
+MACHINE = {
+    "fingerprint": {
+        **{"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "platform": "here"},
+        **{"numpy": "2", "blas": "some"},
+    },
+    "peak_flops_per_s": 1e9,
+    "memory_bandwidth_bytes_per_s": 1e9,
+    "bandwidth_by_working_set": [[2**20, 1e9]],
+    "measured_at": "2026-01-02T03:04:05+00:00",
+    "gemm": [],
+}
 CLIENTS = {
     "grpc": tritonclient.grpc,
     "grpc.aio": tritonclient.grpc.aio,
@@ -85,3 +97,11 @@ def talk(request, gateway, authority):
         return result
 
     return run
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A file of `ridgeline hardware --json`, so that a load test measures no hardware."""
+    path = tmp_path / "machine.json"
+    path.write_text(json.dumps(MACHINE))
+    return path

@@ -22,17 +22,6 @@ from ridgeline.repository import ModelCard, publish
 from training.datasets import mnist
 
 PROTOCOLS = {"grpc": grpc_client, "http": http_client}
-MACHINE = {
-    "fingerprint": {
-        **{"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "platform": "here"},
-        **{"numpy": "2", "blas": "some"},
-    },
-    "peak_flops_per_s": 1e9,
-    "memory_bandwidth_bytes_per_s": 1e9,
-    "bandwidth_by_working_set": [[2**20, 1e9]],
-    "measured_at": "2026-01-02T03:04:05+00:00",
-    "gemm": [],
-}
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -215,12 +204,11 @@ def test_the_models_of_a_pipeline_are_listed_without_a_problem(served):
 
 
 def test_a_folder_of_images_is_put_under_load_and_held_to_the_answers_beside_them(
-    served, ask, digits, tmp_path
+    served, ask, digits, machine, tmp_path
 ):
     images, labels = digits
-    folder, machine = tmp_path / "digits", tmp_path / "machine.json"
+    folder = tmp_path / "digits"
     folder.mkdir()
-    machine.write_text(json.dumps(MACHINE))
     tensors = np.stack([tensor_of(image) for image in images[:12]])
     expected = np.concatenate([ask("linear", "image", part) for part in (tensors[:6], tensors[6:])])
     for number in range(12):

@@ -1,6 +1,9 @@
 """Sequences through the official clients, unary, streamed and over HTTP, on both front ends."""
 
+import json
 import queue
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -35,6 +38,19 @@ def _input(module, value):
     tensor = module.InferInput("x", [1, 1], "FP32")
     tensor.set_data_from_numpy(np.float32([[value]]))
     return tensor
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_load_test_sends_sequences_of_one_step(gateway, protocol, machine):
+    url = gateway.grpc_url if protocol == "grpc" else gateway.http_url
+    words = ["--url", url, "--protocol", protocol, "--model", "sums", "--concurrency", "4"]
+    words += ["--duration", "1", "--warmup", "0.2", "--json", "--hardware", str(machine)]
+    command = [sys.executable, "-m", "ridgeline", "loadtest", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["requests"]["answered"] > 10
+    assert run["answers"]["compared"] > run["answers"]["wrong"] == 0
+    assert run["failures"] == {}
 
 
 def test_sequences_through_every_client(gateway):

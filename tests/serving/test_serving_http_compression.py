@@ -18,8 +18,8 @@ BODY = b"tensors " * 1000
 @pytest.mark.parametrize(
     ("encoding", "data"),
     [
-        ("gzip", gzip.compress(BODY)),
-        ("GZIP ", gzip.compress(BODY)),
+        ("gzip", gzip.compress(BODY, mtime=0)),
+        ("GZIP ", gzip.compress(BODY, mtime=0)),
         ("deflate", zlib.compress(BODY)),
         ("identity", BODY),
         ("", BODY),
@@ -42,8 +42,8 @@ async def test_what_comes_out_is_bounded():
     [
         (BODY, "the request is not gzip: "),
         (b"", "the gzip request is cut off"),
-        (gzip.compress(BODY)[:-9], "the gzip request is cut off"),
-        (gzip.compress(BODY) + b"more", "the gzip request goes on after its end"),
+        (gzip.compress(BODY, mtime=0)[:-9], "the gzip request is cut off"),
+        (gzip.compress(BODY, mtime=0) + b"more", "the gzip request goes on after its end"),
     ],
 )
 async def test_what_is_no_such_body_is_refused(data, words):
