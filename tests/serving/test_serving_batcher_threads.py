@@ -167,18 +167,19 @@ class Dozes:
         monkeypatch.setattr(batcher._completions, "doze", self.for_ns.append)
 
 
-async def test_the_loop_dozes_until_a_batch_ends_where_the_next_one_is_full(
-    make_busy, engine, clock, ask, calibrated, monkeypatch
+@pytest.mark.parametrize("after_ms", [1, 10], ids=["in time", "late"])
+async def test_the_loop_dozes_while_a_batch_runs_where_the_next_one_is_full(
+    make_busy, engine, clock, ask, calibrated, monkeypatch, after_ms
 ):
     batcher, first = await make_busy(batcher={"service_time": calibrated(lambda _: 4 * MS)})
     dozes = Dozes(batcher, monkeypatch)
     requests = [await ask(batcher, 1) for _ in range(7)]
     assert dozes.for_ns == []  # the next batch would be larger
 
-    clock.now_ns += MS
+    clock.now_ns += after_ms * MS
     requests.append(await ask(batcher, 1))
 
-    assert dozes.for_ns == [3 * MS]
+    assert dozes.for_ns == [MOST_DOZE_NS]
     engine.let_go(2)
     await asyncio.gather(first, *requests)
 

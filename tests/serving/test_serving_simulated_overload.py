@@ -111,24 +111,27 @@ class SharedCore:
             self.counts.late += self.now_ns > job.due_ns
 
 
-@pytest.mark.parametrize("deadlines_ms", [(100,), (20, 100, 500)], ids=["equal", "mixed"])
-@pytest.mark.parametrize("times", [1.5, 2.0])
+@pytest.mark.parametrize(
+    ("times", "deadlines_ms"),
+    [(1.5, (100,)), (1.5, (20, 100, 500)), (2.0, (100,))],
+    ids=["1.5", "1.5 mixed", "2"],
+)
 def test_what_refusals_leave_of_the_core_is_spent_on_answers_in_time(times, deadlines_ms):
     per_s = times * S / _ANSWERED_NS
     core = SharedCore(per_s=per_s, deadlines_ns=tuple(ms * MS for ms in deadlines_ms), seed=1)
-    core.run(1)  # how much the rest costs is found out under load
+    core.run(0.6)  # how much the rest costs is found out under load
 
-    counts = core.run(2)
+    counts = core.run(0.6)
 
     best_per_s = (S - per_s * _REFUSE_NS) / (_ANSWERED_NS - _REFUSE_NS)
-    assert counts.on_time / 2 > 0.8 * best_per_s
+    assert counts.on_time > 0.8 * 0.6 * best_per_s
     assert counts.late < 0.03 * counts.on_time
 
 
 def test_nothing_is_refused_that_the_core_can_do():
     core = SharedCore(per_s=0.8 * S / _ANSWERED_NS, deadlines_ns=(100 * MS,), seed=1)
 
-    counts = core.run(2)
+    counts = core.run(1)
 
     assert not counts.late
     assert counts.refused < 0.01 * counts.on_time
@@ -136,11 +139,11 @@ def test_nothing_is_refused_that_the_core_can_do():
 
 def test_an_overload_that_ends_leaves_nothing_behind():
     core = SharedCore(per_s=3 * S / _ANSWERED_NS, deadlines_ns=(100 * MS,), seed=1)
-    core.run(1)
+    core.run(0.6)
     core.gap_ns *= 6  # half of what it can do
     core.run(0.2)
 
-    counts = core.run(1)
+    counts = core.run(0.5)
 
     assert not counts.late
     assert not counts.refused
