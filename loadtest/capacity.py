@@ -22,7 +22,8 @@ _FIRST_SHARE, _STEP = 0.5, 1.6
 class Probe:
     """One rate, tried: latency in ms with the interval of p99, and how it was judged.
 
-    Bounds are None where there were too few answers; `failed` counts requests that were refused.
+    Bounds are None where there were too few answers; `failed` counts requests that were refused,
+    `wrong` answers that differed from those given without load.
     """
 
     rate_per_s: float
@@ -33,10 +34,12 @@ class Probe:
     p99_high_ms: float | None
     failed: int
     duration_s: float
+    wrong: int = 0
 
     def judged(self, budget_ms: float) -> str:
         """HOLDS, MISSES or OPEN."""
-        if self.failed or (self.p99_low_ms is not None and self.p99_low_ms > budget_ms):
+        late = self.p99_low_ms is not None and self.p99_low_ms > budget_ms
+        if self.failed or self.wrong or late:
             return MISSES
         holds = self.p99_high_ms is not None and self.p99_high_ms <= budget_ms
         return HOLDS if holds else OPEN

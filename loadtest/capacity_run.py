@@ -7,6 +7,7 @@ import numpy as np
 
 from loadtest import environment
 from loadtest.capacity import Probe, search
+from loadtest.correctness import check
 from loadtest.measurement import (
     Announce,
     ask_alone,
@@ -42,7 +43,7 @@ async def measure_capacity(
     try:
         target = await target_of(connection, settings=settings, announce=announce)
         prepared = prepare(settings, model=target.model, batch_size=settings.batch_sizes[0])
-        await ask_alone(connection, prepared, settings=settings, model=target.model)
+        expected = await ask_alone(connection, prepared, settings=settings, model=target.model)
         offline = replace(settings, load=ClosedLoop(_OFFLINE))
         most = await put_load(prepared.requests, settings=offline, for_s=settings.warmup_s or 1.0)
         refuse_silence(most.recording, phase="the warm-up")
@@ -54,7 +55,17 @@ async def measure_capacity(
             announce(f"{rate_per_s:,.0f} requests/s for {duration_s:g} s ...")
             load = replace(settings, load=OpenLoop(rate_per_s))
             generated = await put_load(prepared.requests, settings=load, for_s=duration_s)
-            return _probe(generated.recording, rate_per_s=rate_per_s, duration_s=duration_s)
+            probe = _probe(generated.recording, rate_per_s=rate_per_s, duration_s=duration_s)
+            checked = check(
+                generated.answers,
+                protocol=settings.protocol,
+                expected=expected,
+                unseen=generated.answers_unseen,
+                told=prepared.told,
+            )
+            if checked.wrong:
+                announce(f"{checked.wrong} answers were wrong: {checked.first_wrong}")
+            return replace(probe, wrong=checked.wrong)
 
         found = await search(
             attempt,

@@ -223,7 +223,8 @@ def _show_capacity(found: Mapping[str, Any]) -> None:
         print(
             f"{probe['rate_per_s']:>10,.0f}/s  p50 {_figure(probe['p50_ms'])} ms  "
             f"p99 {_figure(probe['p99_ms'])} ms ({_figure(probe['p99_low_ms'])} .. "
-            f"{_figure(probe['p99_high_ms'])})  {probe['failed']} failed  {probe['judged']}"
+            f"{_figure(probe['p99_high_ms'])})  {probe['failed']} failed  "
+            f"{probe['wrong']} wrong  {probe['judged']}"
         )
     held, missed = found["held_per_s"], found["missed_per_s"] or found["open_per_s"]
     print(

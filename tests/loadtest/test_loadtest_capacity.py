@@ -8,7 +8,7 @@ from loadtest.capacity import HOLDS, MISSES, OPEN, Probe, search
 from ridgeline.errors import InvalidInput
 
 
-def probe(rate, *, p99, width=0.02, failed=0, duration_s=1.0):
+def probe(rate, *, p99, width=0.02, failed=0, duration_s=1.0, wrong=0):
     return Probe(
         rate_per_s=rate,
         answered_per_s=rate,
@@ -18,6 +18,7 @@ def probe(rate, *, p99, width=0.02, failed=0, duration_s=1.0):
         p99_high_ms=None if width is None else p99 * (1 + width),
         failed=failed,
         duration_s=duration_s,
+        wrong=wrong,
     )
 
 
@@ -61,8 +62,9 @@ def test_a_server_that_never_holds_the_budget_has_no_capacity():
     assert len(asked) == 14
 
 
-def test_refusals_miss_and_too_few_answers_leave_open():
+def test_refusals_and_wrong_answers_miss_and_too_few_answers_leave_open():
     assert probe(1, p99=1, failed=1).judged(10) == MISSES
+    assert probe(1, p99=1, wrong=1).judged(10) == MISSES
     assert probe(1, p99=1, width=None).judged(10) == OPEN
     assert probe(1, p99=1).judged(10) == HOLDS
 

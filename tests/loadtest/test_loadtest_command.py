@@ -134,6 +134,15 @@ def test_a_wrong_answer_under_load_makes_the_run_invalid(server, capsys):
     assert "output 'y': up to 1 away" in run["answers"]["first_wrong"]
 
 
+def test_no_rate_is_a_capacity_where_answers_are_wrong(grpc_server, capsys):
+    grpc_server.behaviour.wrong_after = 20
+    found = json_of(capsys, *grpc_server.target(), *SHORT, "--capacity-p99", 10_000)["capacity"]
+    assert found["held_per_s"] is None
+    answered = [probe for probe in found["probes"] if probe["answered_per_s"]]
+    assert answered
+    assert all(probe["wrong"] for probe in answered)
+
+
 def test_accuracy_is_told_where_the_samples_have_labels(server, capsys, samples):
     (run,) = json_of(capsys, *server.target(), *SHORT, "--data", samples)["runs"]
     assert run["answers"]["accuracy_alone"] == pytest.approx(17 / 20)  # three labels are wrong
