@@ -7,10 +7,10 @@ import numpy as np
 
 from loadtest import environment
 from loadtest.capacity import Probe, search
-from loadtest.correctness import check
 from loadtest.measurement import (
     Announce,
     ask_alone,
+    check_answers,
     put_load,
     refuse_silence,
     target_of,
@@ -56,13 +56,7 @@ async def measure_capacity(
             load = replace(settings, load=OpenLoop(rate_per_s))
             generated = await put_load(prepared.requests, settings=load, for_s=duration_s)
             probe = _probe(generated.recording, rate_per_s=rate_per_s, duration_s=duration_s)
-            checked = check(
-                generated.answers,
-                protocol=settings.protocol,
-                expected=expected,
-                unseen=generated.answers_unseen,
-                told=prepared.told,
-            )
+            checked = check_answers(generated, prepared, expected=expected)
             if checked.wrong:
                 announce(f"{checked.wrong} answers were wrong: {checked.first_wrong}")
             return replace(probe, wrong=checked.wrong)

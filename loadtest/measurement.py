@@ -1,12 +1,12 @@
 """One load test, top to bottom: ask the server what it is, warm up, measure each batch size."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from loadtest import environment, floor
 from loadtest.breakdown import Counters, breakdown
 from loadtest.connection import Connection, RequestFailed, check_address
-from loadtest.correctness import Outputs, check
+from loadtest.correctness import Checked, Outputs, check
 from loadtest.generation import Generated, Requests, generate
 from loadtest.messages import outputs
 from loadtest.preparation import Prepared, prepare
@@ -121,14 +121,7 @@ async def _measure_one(
     refuse_silence(recording, phase="the run")
     if not recording.requests:
         raise StepFailed("no request was due in the whole run: raise the rate or the duration")
-    checked = check(
-        generated.answers,
-        protocol=settings.protocol,
-        expected=expected,
-        unseen=generated.answers_unseen,
-        told=prepared.told,
-        labels=prepared.labels,
-    )
+    checked = check_answers(generated, prepared, expected=expected)
     counted = after.since(before) if before and after else None
     alone_ns = asked.since(begun).compute_ns_per_request if begun and asked else None
     return run_result(
@@ -165,6 +158,20 @@ async def ask_alone(
         _check_shapes(answer, model=model, rows=rows)
         found.append(answer)
     return found
+
+
+def check_answers(
+    generated: Generated, prepared: Prepared, *, expected: Sequence[Outputs]
+) -> Checked:
+    """Compare the answers of a load with those that the same requests got without, `expected`."""
+    return check(
+        generated.answers,
+        protocol=prepared.requests.protocol,
+        expected=expected,
+        unseen=generated.answers_unseen,
+        told=prepared.told,
+        labels=prepared.labels,
+    )
 
 
 def _check_shapes(answer: Outputs, *, model: ServedModel, rows: int) -> None:

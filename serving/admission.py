@@ -177,6 +177,8 @@ class Admission:
 
     def _ahead_and_own_ns(self, job: Job, times: ServiceTime) -> int:
         lanes = self._room.lanes
+        if not lanes:  # no backlog
+            return self._of_instances(times.drain_ns(job.rows), job, times)
         own_rows, others_ns = job.rows, 0
         for shape_key, lane in lanes.items():
             rows = lane.rows_before(job.key)
@@ -187,6 +189,10 @@ class Admission:
         if own_rows > times.best_rows:  # who waits behind fills the last batch
             own_rows = -(-own_rows // times.best_rows) * times.best_rows
         together_ns = int((others_ns + times.drain_ns(own_rows)) * self.pace.factor)
+        return self._of_instances(together_ns, job, times)
+
+    def _of_instances(self, together_ns: int, job: Job, times: ServiceTime) -> int:
+        """Work that instances share; a batch is not shared."""
         if self._instances == 1:
             return together_ns
         return max(together_ns // self._instances, times.predict_ns(min(job.rows, self._max_rows)))

@@ -84,6 +84,16 @@ def test_a_large_request_needs_several_batches(make):
     assert _judge(admission, _job(330, rows=20)) is None
 
 
+def test_the_pace_of_a_backlog_counts_for_what_waits_in_one_and_in_whole_batches(make):
+    admission, room = make()
+    admission.pace.factor = 2.0
+    _busy(admission, 10)
+
+    assert _judge(admission, _job(108)).needed_ns == 110 * MS  # nobody waits
+    room.add(_job(50, rows=8))
+    assert _judge(admission, _job(300)).needed_ns == (10 + 2 * 200) * MS
+
+
 def test_what_waits_behind_does_not_count_for_the_request_itself(make):
     admission, room = make()
     _busy(admission, 100)
