@@ -15,6 +15,7 @@ from loadtest.settings import LoadtestSettings
 
 _MOST_BATCHES = 8  # different inputs sent in turn, so that no cache of answers helps a server
 _DISTINCT_BYTES = 16 * 2**20
+_SEQUENCES = 256  # that may be in flight at once, of a model that keeps state
 _MOST_GIVEN_BATCHES, _MOST_GIVEN_BYTES = 256, 64 * 2**20  # of samples in files
 
 
@@ -47,6 +48,8 @@ def prepare(settings: LoadtestSettings, *, model: ServedModel, batch_size: int) 
             parts += _of_samples(samples, batch_size=size, one_of=len(rows))
         else:
             parts += _at_random(model, batch_size=size, seed=settings.seed)
+    if model.stateful:
+        parts *= _repetitions(parts)
     messages = [
         request(
             part.batch,
@@ -74,6 +77,12 @@ class _Part:
     rows: int
     labels: npt.NDArray[np.int64] | None = None
     told: Batch = field(default_factory=dict)
+
+
+def _repetitions(parts: Sequence[_Part]) -> int:
+    """How often to send each batch, as another sequence: steps of the same one wait in turn."""
+    room = _MOST_GIVEN_BYTES // max(1, sum(size_bytes(part.batch) for part in parts))
+    return max(1, min(_SEQUENCES // len(parts), room))
 
 
 def _of_samples(samples: Samples, *, batch_size: int, one_of: int) -> Iterator[_Part]:

@@ -43,7 +43,7 @@ def _input(module, value):
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_load_test_sends_sequences_of_one_step(gateway, protocol, machine):
     url = gateway.grpc_url if protocol == "grpc" else gateway.http_url
-    words = ["--url", url, "--protocol", protocol, "--model", "sums", "--concurrency", "4"]
+    words = ["--url", url, "--protocol", protocol, "--model", "sums", "--concurrency", "64"]
     words += ["--duration", "1", "--warmup", "0.2", "--json", "--hardware", str(machine)]
     command = [sys.executable, "-m", "ridgeline", "loadtest", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
