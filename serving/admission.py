@@ -6,22 +6,24 @@ It is multiplied by a factor that learns from lateness, so that noise of any ori
 """
 
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from serving.job import Job
 from serving.pace import Pace
 from serving.service_time import BATCH_COST_NS, ServiceTime
 from serving.waiting import Batch, Lane, WaitingRoom, due_of
 
-_NS_PER_S = 1_000_000_000
-_MAX_SHAPES = 256  # whose times are remembered
-_LEAST_CAUTION, _MOST_CAUTION = 1.05, 3.0
+_NS_PER_S: Final = 1_000_000_000
+_MAX_SHAPES: Final = 256  # whose times are remembered
+_LEAST_CAUTION: Final = 1.05
+_MOST_CAUTION: Final = 3.0
 # For sizes of batches. It does not learn: smaller batches make more requests late, not fewer.
-_BATCH_CAUTION = 1.25
-_CAUTION_UP, _CAUTION_DOWN = 0.02, 0.0001  # in balance where one in 200 is late
-_PROBE_TIMES = 50  # an idle engine tries a hopeless request after so many times its time
-_REPLY_NS = 5_000_000  # kept for what the server cannot see: the way to it and back
-_OVERDUE_SHARE = 8  # a batch that runs late is expected to need this part of its time so far
+_BATCH_CAUTION: Final = 1.25
+_CAUTION_UP: Final = 0.02
+_CAUTION_DOWN: Final = 0.0001  # in balance where one in 200 is late
+_PROBE_TIMES: Final = 50  # an idle engine tries a hopeless request after so many times its time
+_REPLY_NS: Final = 5_000_000  # kept for what the server cannot see: the way to it and back
+_OVERDUE_SHARE: Final = 8  # a batch that runs late is expected to need this part of its time so far
 
 
 class Verdict(NamedTuple):

@@ -8,6 +8,7 @@ was learned of how long batches take. How they run stands in `dispatching`, what
 import asyncio
 import time
 from collections.abc import Callable, Hashable
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
@@ -22,8 +23,8 @@ from serving.service_time import ServiceTime
 from serving.statistics import FailureReason, ModelStatistics
 from serving.workers import EngineBudget
 
-AT_ONCE_NS = 150_000  # a batch so short runs in the event loop: a thread would cost more
-_LONELY_GAP_NS = 60_000  # one that comes sooner after such a batch has waited for its end
+AT_ONCE_NS: Final = 150_000  # a batch so short runs in the event loop: a thread would cost more
+_LONELY_GAP_NS: Final = 60_000  # one that comes sooner after such a batch has waited for its end
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -94,8 +95,9 @@ class Batcher(Dispatcher):
         self._lonely = self._lonely + 1 if came_alone else 0
         self._room.add(job)
         self._door.in_level[level] += 1
+        if not self._unanswered:
+            self._idle.clear()
         self._unanswered += 1
-        self._idle.clear()
         if job.deadline_ns is not None:
             self._alarm.set(job.due_ns)
         if self._dispatch_is_due:

@@ -33,6 +33,7 @@ MODULES = (
     "serving.job",
     "serving.pace",
     "serving.packing",
+    "serving.policy",
     "serving.service_time",
     "serving.statistics",
     "serving.waiting",

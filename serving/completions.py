@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import queue
 from collections.abc import Callable
+from typing import Final
 
 Call = Callable[[], None]
 
-_NS_PER_S = 1_000_000_000
-MOST_DOZE_NS = 2_000_000  # longer, and clients, timers and other models would notice
-_LEAST_DOZE_NS = 50_000  # shorter, and going to sleep takes longer
+_NS_PER_S: Final = 1_000_000_000
+MOST_DOZE_NS: Final = 2_000_000  # longer, and clients, timers and other models would notice
+_LEAST_DOZE_NS: Final = 50_000  # shorter, and going to sleep takes longer
 
 
 class Completions:

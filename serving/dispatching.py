@@ -7,6 +7,7 @@ that would cost more than the batch itself, in the loop.
 import functools
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
@@ -24,9 +25,11 @@ from serving.statistics import ModelStatistics
 from serving.waiting import Batch, last_key_of, level_of
 from serving.workers import EngineBudget, Workers
 
-_LEAST_WAKE_NS = 1_000_000
-_LONELY_REQUESTS, _LONELY_FACTOR = 8, 14  # after so many that came one at a time, so much longer
-_SOON_NS = 1_000_000  # an instance that is free by then is given its next batch beforehand
+_LEAST_WAKE_NS: Final = 1_000_000
+# After so many requests that came one at a time, so much longer.
+_LONELY_REQUESTS: Final = 8
+_LONELY_FACTOR: Final = 14
+_SOON_NS: Final = 1_000_000  # an instance that is free by then is given its next batch beforehand
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -1,6 +1,7 @@
 """Who is let in to wait: the deadline and the place of a request, or its refusal."""
 
 from collections.abc import Hashable
+from typing import Final
 
 from ridgeline.errors import DeadlineExceeded, RidgelineError, Unavailable
 from serving.admission import Admission, Verdict
@@ -8,9 +9,9 @@ from serving.job import Job
 from serving.policy import BatchPolicy, QueuePolicy
 from serving.waiting import WaitingRoom, key_of
 
-_NS_PER_MS = 1_000_000
-_LEAST_STEP_NS = 100_000
-_MAX_REFUSALS = 256  # that are remembered
+_NS_PER_MS: Final = 1_000_000
+_LEAST_STEP_NS: Final = 100_000
+_MAX_REFUSALS: Final = 256  # that are remembered
 
 
 class Door:

@@ -5,10 +5,11 @@ overload that can be most of the work, and none of it is in the time of a batch.
 """
 
 import math
+from typing import Final
 
-_STEP = 0.2  # share of a surprise that is believed
-_MOST_SURPRISE = math.log(2.0)
-_MOST = 10.0
+_STEP: Final = 0.2  # share of a surprise that is believed
+_MOST_SURPRISE: Final = math.log(2.0)
+_MOST: Final = 10.0
 
 
 class Pace:

@@ -8,17 +8,18 @@ machine that has become slower is followed within a few batches, and the best si
 import bisect
 import math
 from collections.abc import Sequence
+from typing import Final
 
-_STEP = 0.15  # share of a surprise that is believed
+_STEP: Final = 0.15  # share of a surprise that is believed
 # of it for sizes far away: what slows one size down mostly slows all. Much less, and whatever size
 # is in use when others take the machine's time would seem to be the wrong one.
-_SHARED_STEP = 0.12
-_MOST_SURPRISE = math.log(2.0)
-_UNSEEN_POWER = 0.8  # of the rows, for the time of a size that has never run
+_SHARED_STEP: Final = 0.12
+_MOST_SURPRISE: Final = math.log(2.0)
+_UNSEEN_POWER: Final = 0.8  # of the rows, for the time of a size that has never run
 # What a batch costs besides: threads that hand over, turns of the event loop, writes of answers.
 # Measured on two cores with a network of 78 MFLOP, in batches of 6 and of 16.
-BATCH_COST_NS = 300_000
-_GOOD_ENOUGH = 0.97  # of the best rows per second: a larger batch would only delay its requests
+BATCH_COST_NS: Final = 300_000
+_GOOD_ENOUGH: Final = 0.97  # of the best rows per second: a larger batch would only delay them
 
 
 def ladder(max_rows: int) -> tuple[int, ...]:

@@ -5,17 +5,18 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
+from typing import Final
 
-NS_PER_US = 1_000
-_NS_PER_MS = 1_000_000
+NS_PER_US: Final = 1_000
+_NS_PER_MS: Final = 1_000_000
 
 # Upper bounds, three to a decade: wide enough for a perceptron and for a network of seconds.
 DURATION_BOUNDS_US = tuple(step * 10**power for power in range(1, 7) for step in (1, 2, 5))
 ROW_BOUNDS = tuple(2**power for power in range(11))
 
 
-class FailureReason(Enum):
+class FailureReason(StrEnum):
     """Why a request got no answer; the values are those of Triton's metric label `reason`."""
 
     REJECTED = "REJECTED"

@@ -63,7 +63,11 @@ class GrpcService:
             connections=self.connections,
         )
 
-    def _open(self, connection: SendingSide, number: int, head: CallHead) -> Stream:
+    def _open(
+        self, connection: SendingSide, number: int, head: CallHead, body: memoryview | None
+    ) -> Stream | None:
+        if body is not None and head.path == INFER and not head.forwards:
+            return self._open_inference(connection, number, head, body)
         method = self._streaming.get(head.path)
         if method is not None:
             return StreamCall(
@@ -76,16 +80,36 @@ class GrpcService:
             )
         return Call(connection, number, head=head, service=self)
 
+    def _open_inference(
+        self, connection: SendingSide, number: int, head: CallHead, body: memoryview
+    ) -> Stream | None:
+        """A call of ModelInfer; none where it is refused as the last one of its kind was."""
+        found = self.known.find((body,), len(body))
+        if found is not None:
+            known = found[0]
+            block = known.batcher.refusal_of((known, head.timeout_ns))
+            if block is not None:
+                connection.refuse_at_once(number, block=block)
+                return None
+        return Call(connection, number, head=head, service=self, found=found)
+
 
 class Call(Stream):
-    """One unary call."""
+    """One unary call; `found` is its kind, where its request is here already and was recognised."""
 
     def __init__(
-        self, connection: SendingSide, number: int, *, head: CallHead, service: GrpcService
+        self,
+        connection: SendingSide,
+        number: int,
+        *,
+        head: CallHead,
+        service: GrpcService,
+        found: tuple[KnownRequest, tuple[Payload, ...]] | None = None,
     ) -> None:
         super().__init__(connection, number)
         self._head = head
         self._service = service
+        self._found = found
         self._chunks: list[memoryview] = []
         self._size = 0
         self._job: _CallJob | None = None
@@ -105,12 +129,12 @@ class Call(Stream):
 
     def ended(self) -> None:
         """Answer, at once or later."""
-        head = self._head
-        if head.path == INFER and self._chunks and not head.forwards:
+        head, found = self._head, self._found
+        if found is None and head.path == INFER and self._chunks and not head.forwards:
             found = self._service.known.find(self._chunks, self._size)
-            if found is not None:
-                self._submit(*found)
-                return
+        if found is not None and self._chunks:  # else it was too large
+            self._submit(found[0], found[1])
+            return
         self._task = asyncio.get_running_loop().create_task(self._respond())
         self._service.tasks.add(self._task)
         self._task.add_done_callback(self._service.tasks.discard)
@@ -140,10 +164,11 @@ class Call(Stream):
         self._chunks = []
         batcher = known.batcher
         kind = (known, self._head.timeout_ns)
-        block = batcher.refusal_of(kind)
-        if block is not None:
-            self.connection.refuse(self, block=block)
-            return
+        if self._found is None:  # else the last refusal has been looked for
+            block = batcher.refusal_of(kind)
+            if block is not None:
+                self.connection.refuse(self, block=block)
+                return
         job = _CallJob(self, known, payloads)
         try:
             batcher.submit(job)

@@ -9,6 +9,7 @@ template and the bytes of the outputs: concatenated fields are a message (protob
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
@@ -25,10 +26,10 @@ from serving.protocol.parameters import SCHEDULE_PARAMETERS
 from serving.request import InferRequest
 from serving.version import ReadyVersion
 
-_MAX_SIZES = 1024
-_KINDS_OF_A_SIZE = 4
-_LEARN_EVERY = 64  # misses, once there are as many kinds of a size as are kept
-_MAX_HEAD_BYTES = 8192  # of a kind that is kept
+_MAX_SIZES: Final = 1024
+_KINDS_OF_A_SIZE: Final = 4
+_LEARN_EVERY: Final = 64  # misses, once there are as many kinds of a size as are kept
+_MAX_HEAD_BYTES: Final = 8192  # of a kind that is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class KnownRequest:
     def payloads(self, chunks: Sequence[memoryview]) -> tuple[Payload, ...] | None:
         """The tensors of a body of this size; None where it is of another kind."""
         first, start = chunks[0], len(self.head)
-        if first[:start] != self.head:
+        if first[:start].tobytes() != self.head:  # a view would compare item by item
             return None
         if len(chunks) == 1:
             if len(self.places) == 1:

@@ -11,6 +11,7 @@ import urllib.parse
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import grpc
 
@@ -18,12 +19,12 @@ from serving.forwarding import HeaderForwarding
 from serving.protocol.http2_headers import Envelope, Fields, stateless_block
 from serving.protocol.uploads import PIECE_BYTES
 
-PREFIX_BYTES = 5
+PREFIX_BYTES: Final = 5
 _IS_GRPC = re.compile(rb"application/grpc(?![^+;])").match  # grpc-web is another protocol
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
 _STATUS = (b":status", b"200")
 _HEAD = [_STATUS, _CONTENT_TYPE, (b"grpc-accept-encoding", b"identity, deflate, gzip")]
-OK = Envelope(head=_HEAD, trailers=[(b"grpc-status", b"0")])
+OK: Final = Envelope(head=_HEAD, trailers=[(b"grpc-status", b"0")])
 HEAD_BLOCK = stateless_block(_HEAD)
 NOT_GRPC_BLOCK = stateless_block([(b":status", b"415")])
 

@@ -17,6 +17,8 @@ from serving.protocol.http2_frames import (
     CONTINUATION,
     DATA,
     DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
     GOAWAY,
     HEADER_BYTES,
     HEADERS,
@@ -143,16 +145,17 @@ class Connection(ReceivingSide):
                 self._rest = data
                 return
         if self._data_left:
-            position = min(self._data_left, end)
-            self._data_left -= position
-            flags = 0 if self._data_left else self._data_flags
-            self._read_data(self._data_stream, flags, view[:position])
+            position = self._read_more_data(view)
         while end - position >= HEADER_BYTES:
             begin = position
             word, flags, number = read_header(data, begin)
             kind, number = word & 0xFF, number & STREAM_BITS
             start = begin + HEADER_BYTES
             position = start + (word >> 8)
+            whole = self._read_whole(number, flags, data, start, position) if kind == HEADERS else 0
+            if whole:
+                position = whole
+                continue
             if kind == DATA and not flags & PADDED and self._block is None:
                 self._check_size(kind, word >> 8)
                 if position > end:  # DATA is read as it comes
@@ -170,6 +173,31 @@ class Connection(ReceivingSide):
                 self._check_size(kind, word >> 8)
                 self._read_frame(kind, flags, number, data[start:position])
         self._rest = data[position:]
+
+    def _read_more_data(self, view: memoryview) -> int:
+        """Go on with a frame of DATA that began before; returns where it ends, or what there is."""
+        size = min(self._data_left, len(view))
+        self._data_left -= size
+        flags = 0 if self._data_left else self._data_flags
+        self._read_data(self._data_stream, flags, view[:size])
+        return size
+
+    def _read_whole(self, number: int, flags: int, data: bytes, start: int, stop: int) -> int:
+        """Read a request that came as a whole: header fields in start..stop, one frame of DATA.
+
+        Most do. Returns where it ends; 0 where it is another one, or needs a closer look.
+        """
+        begin = stop + HEADER_BYTES
+        if flags != END_HEADERS or begin > len(data) or self._block is not None:
+            return 0
+        word, data_flags, same = read_header(data, stop)
+        after = begin + (word >> 8)
+        if word & 0xFF != DATA or data_flags != END_STREAM or same != number or after > len(data):
+            return 0
+        if after - begin > self.limits.frame_bytes:
+            return 0
+        opened = self._open_whole(number, data[start:stop], memoryview(data)[begin:after])
+        return after if opened else 0
 
     def _read_preface(self, data: bytes) -> int:
         """Read what a connection begins with; returns where the first frame does, 0: later."""

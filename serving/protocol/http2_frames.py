@@ -1,17 +1,21 @@
 """The frames of HTTP/2 (RFC 9113): their types, flags and sizes, and what is wrong with some."""
 
 import struct
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_BYTES: Final = 9
-read_header = struct.Struct(">IBI").unpack_from  # 24 bits of length with 8 of type, flags, stream
-header = struct.Struct(">IBI").pack
-read_settings = struct.Struct(">HI").iter_unpack
-setting = struct.Struct(">HI").pack
-read_word = struct.Struct(">I").unpack_from
-word = struct.Struct(">I").pack
+# A header: 24 bits of length with 8 of type, flags, stream.
+_HEADER, _SETTING, _WORD = struct.Struct(">IBI"), struct.Struct(">HI"), struct.Struct(">I")
+# With these types the compiler keeps numbers out of objects.
+read_header: Final[Callable[[bytes, int], tuple[int, int, int]]] = _HEADER.unpack_from
+header: Final[Callable[[int, int, int], bytes]] = _HEADER.pack
+read_settings: Final[Callable[[bytes], Iterator[tuple[int, int]]]] = _SETTING.iter_unpack
+setting: Final[Callable[[int, int], bytes]] = _SETTING.pack
+read_word: Final[Callable[[bytes], tuple[int]]] = _WORD.unpack_from
+word: Final[Callable[[int], bytes]] = _WORD.pack
 
 SETTING_BYTES: Final = 6
 PRIORITY_BYTES: Final = 5

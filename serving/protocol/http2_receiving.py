@@ -26,13 +26,15 @@ _HAS_ENDED: Final = -1  # the window of a stream whose request is complete
 _SHORT_BYTES: Final = 1024  # a piece so short is copied: it would keep all that was read with it
 _MAX_IDLE_FRAMES: Final = 10_000  # in a row, before a peer is sent away
 
-OpenStream = Callable[[SendingSide, int, Any], Stream]
+OpenStream = Callable[[SendingSide, int, Any, memoryview | None], Stream | None]
 
 
 class ReceivingSide(SendingSide):
     """What a connection makes of the frames of requests.
 
-    `open_stream` is called for each request with what `read_head` made of its header fields.
+    `open_stream` is called for each request with what `read_head` made of its header fields, and
+    with the whole body where that came at once. The stream is told of its body in any case; only
+    with a body may there be none, where the request was answered by `refuse_at_once`.
     """
 
     def __init__(
@@ -156,9 +158,35 @@ class ReceivingSide(SendingSide):
             self._count_idle_frame()
             self._send(RST_STREAM, 0, number, word(ErrorCode.REFUSED_STREAM))
             return
-        stream = self._streams[number] = self._open_stream(self, number, head)
-        if flags & END_STREAM:
+        stream = self._open_stream(self, number, head, None)
+        if stream is not None:
+            self._streams[number] = stream
+            if flags & END_STREAM:
+                self._end(stream)
+
+    def _open_whole(self, number: int, block: bytes, body: memoryview) -> bool:
+        """Open a request that is there as a whole; False where something is unusual about it."""
+        size = len(body)
+        head = self._known_heads.get(block)
+        if (
+            head is None
+            or number <= self._last_stream
+            or not number & 1
+            or not 0 < size <= self.limits.stream_window_bytes
+            or self._leaving
+            or len(self._streams) >= self.limits.concurrent_streams
+        ):
+            return False
+        self._last_stream = number
+        self._receive_window -= size
+        if self._receive_window < self._least_window:
+            self._widen()
+        stream = self._open_stream(self, number, head, body)
+        if stream is not None:
+            self._streams[number] = stream
+            stream.received(body)
             self._end(stream)
+        return True
 
     def _read_trailers(self, number: int, flags: int) -> None:
         self._check_opened(number)

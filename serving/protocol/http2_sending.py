@@ -142,11 +142,15 @@ class SendingSide:
             return
         if stream.held_bytes:
             self.uploads.release(stream)
-        self._idle_frames = 0
-        self._send(HEADERS, END_HEADERS | END_STREAM, stream.number, block)
+        self.refuse_at_once(stream.number, block=block)
         if reset:
             self._send(RST_STREAM, 0, stream.number, word(ErrorCode.NO_ERROR))
         self._close_if_done()
+
+    def refuse_at_once(self, number: int, *, block: bytes) -> None:
+        """Refuse a request for which no stream was opened."""
+        self._idle_frames = 0
+        self._send(HEADERS, END_HEADERS | END_STREAM, number, block)
 
     def begin(self, stream: Stream, *, block: bytes) -> None:
         """Send the head of an answer whose body comes piece by piece."""

@@ -300,10 +300,15 @@ class RecordedStream(Stream):
 
 
 class RecordingServer:
-    """The streams of a connection, in the order in which they were opened."""
+    """The streams of a connection, in the order in which they were opened.
+
+    It `refuses` requests that come at once, if it is told to.
+    """
 
     def __init__(self, limits=None, uploads=None):
         self.streams = []
+        self.came_at_once = []  # bodies, or None for what came in pieces
+        self.refuses = False
         self.connections = set()
         self.connection = Connection(
             open_stream=self._open,
@@ -313,7 +318,11 @@ class RecordingServer:
             connections=self.connections,
         )
 
-    def _open(self, connection, number, head):
+    def _open(self, connection, number, head, body):
+        self.came_at_once.append(None if body is None else bytes(body))
+        if self.refuses and body is not None:
+            connection.refuse_at_once(number, block=REFUSAL)
+            return None
         self.streams.append(RecordedStream(connection, number, head))
         return self.streams[-1]
 

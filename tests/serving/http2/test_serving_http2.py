@@ -61,6 +61,37 @@ async def test_answers_of_one_turn_leave_in_one_write(server, wire):
     assert len(writes) == 1
 
 
+async def test_a_request_that_comes_at_once_is_opened_with_its_body(server, wire):
+    for number in (1, 3):  # then the client's header fields are in its table, and known
+        wire.ask(number, b"x")
+    wire.ask(5, b"whole")
+    wire.ask(7, b"in ", b"parts")
+    wire.ask(9)
+
+    assert server.came_at_once[2:] == [b"whole", None, None]
+    assert [stream.outcome[2:] for stream in server.streams[2:]] == [
+        (b"whole", 1, 0),
+        (b"in parts", 1, 0),
+        (b"", 1, 0),
+    ]
+
+
+async def test_requests_refused_without_a_stream_leave_the_window_open(http2_server, http2_wire):
+    server = http2_server(limits=SMALL)
+    wire = http2_wire(server.connection).greet()
+    for number in (1, 3):
+        wire.ask(number, b"x")
+    server.refuses = True
+    for number in range(5, 5 + 2 * 50, 2):  # together twelve times what may be under way
+        wire.ask(number, bytes(16000))
+        response = await wire.receive_until(h2.events.ResponseReceived, stream=number)
+        assert dict(response.headers)[b":status"] == b"415"
+        await wire.receive()
+
+    assert server.came_at_once[2:] == [bytes(16000)] * 50
+    assert len(server.streams) == 2
+
+
 async def test_a_request_may_end_without_a_body_or_by_trailers(server, wire):
     wire.ask(1)
     wire.client.send_headers(3, wire.head)
