@@ -112,7 +112,7 @@ class Call(Stream):
         self._found = found
         self._chunks: list[memoryview] = []
         self._size = 0
-        self._job: _CallJob | None = None
+        self.job: _CallJob | None = None  # while it is with the batcher
         self._task: asyncio.Task[None] | None = None
         timeout_ns = head.timeout_ns
         self.deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
@@ -142,8 +142,9 @@ class Call(Stream):
     def aborted(self) -> None:
         """The caller has gone: its work is dropped."""
         self._chunks.clear()
-        if self._job is not None:
-            self._job.batcher.cancel(self._job)
+        job, self.job = self.job, None
+        if job is not None:
+            job.batcher.cancel(job)
         if self._task is not None:
             self._task.cancel()
 
@@ -180,7 +181,7 @@ class Call(Stream):
         except RidgelineError as error:
             self.fail(error)
         else:
-            self._job = job
+            self.job = job
 
     async def _respond(self) -> None:
         """The thorough way."""
@@ -248,11 +249,14 @@ class _CallJob(Job):
 
     def answer(self, outputs: BatchOutputs, first: int, last: int) -> None:
         """Put the answer together from its template, and send it."""
+        call = self._call
+        call.job = None  # else the two would keep each other, and what was read, from being freed
         body = self._known.template.body(outputs, first, last)
-        self._call.connection.answer(self._call, envelope=grpc_wire.OK, body=body)
+        call.connection.answer(call, envelope=grpc_wire.OK, body=body)
 
     def fail(self, error: Exception) -> None:
         """Send a status instead of an answer."""
+        self._call.job = None
         self._call.fail(error)
 
 

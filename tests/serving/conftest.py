@@ -1,6 +1,8 @@
 """A clock that stands still, an engine that waits to be let go, an ASGI client without sockets."""
 
 import asyncio
+import contextlib
+import gc
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -102,6 +104,29 @@ class FakeEngine:
 
     def _gate(self, number: float) -> queue.SimpleQueue[None]:
         return self._gates.setdefault(number, queue.SimpleQueue())
+
+
+@contextlib.contextmanager
+def _left_in_cycles(*kinds: type) -> Iterator[list[object]]:
+    """The objects of these kinds that the body leaves for the garbage collector to find."""
+    found: list[object] = []
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield found
+        gc.collect()
+        found += [thing for thing in gc.garbage if isinstance(thing, kinds)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+@pytest.fixture
+def left_in_cycles() -> Callable[..., contextlib.AbstractContextManager[list[object]]]:
+    """Until it is collected, garbage holds what was read; and collecting stops everything else."""
+    return _left_in_cycles
 
 
 @pytest.fixture

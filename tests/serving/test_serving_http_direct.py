@@ -9,6 +9,7 @@ import pytest
 
 from ridgeline.errors import Overloaded
 from serving.dataplane import DataPlane
+from serving.job import Job
 from serving.protocol.http_app import http_app
 from serving.protocol.http_direct import DirectHttpProtocol
 from serving.protocol.http_known import KnownHttpRequests
@@ -172,6 +173,15 @@ async def test_the_second_request_of_a_kind_is_answered_alike_without_being_pars
     assert first[2] == again[2]
     names = ("content-type", "content-length", "inference-header-content-length")
     assert [first[1][name] for name in names] == [again[1][name] for name in names]
+
+
+async def test_answered_requests_leave_no_cycles(client, parsed, left_in_cycles):
+    await client.ask(request(ONE))
+    with left_in_cycles(Job) as left:
+        answers = [values(await client.ask(request(TWO))) for _ in range(3)]
+    assert answers == [[3, 4]] * 3
+    assert len(parsed) == 1
+    assert left == []
 
 
 async def test_a_request_may_be_cut_anywhere(client, parsed):

@@ -11,9 +11,11 @@ from tritonclient.grpc import service_pb2
 
 from serving.dataplane import DataPlane
 from serving.forwarding import HeaderForwarding
+from serving.job import Job
 from serving.protocol.grpc_codec import decode_request, encode_response
 from serving.protocol.grpc_http2 import GrpcService
 from serving.protocol.grpc_method import INFER
+from serving.protocol.http2_sending import Stream
 from serving.registry import Registry
 from serving.statistics import FailureReason
 
@@ -266,6 +268,23 @@ async def test_a_client_that_goes_away_takes_its_known_request_out_of_the_queue(
         assert (await client.answer(running)).code == OK
     assert thorough.times == 1
     assert service.tasks == set()
+
+
+async def test_answered_and_late_requests_and_those_given_up_leave_no_cycles(
+    client, busy, left_in_cycles
+):
+    body, running = await _occupy(client, busy)
+    with left_in_cycles(Stream, Job) as left:
+        given_up = client.send(INFER, body)
+        client.wire.client.reset_stream(given_up)
+        client.wire.deliver()
+        late = await client.call(INFER, body, headers=[(b"grpc-timeout", b"300m")])
+        busy[1].set()
+        codes = [late.code, (await client.answer(running)).code]
+        codes += [(await client.call(INFER, body)).code for _ in range(3)]
+        del running
+    assert codes == [LATE, OK, OK, OK, OK]
+    assert left == []
 
 
 async def test_known_requests_beyond_the_queue_are_refused_alike(client, busy, registry, thorough):
