@@ -128,7 +128,10 @@ class SendingSide:
             self._send_window -= size
             self._out += (envelope.before(number, size), *body, envelope.after(number))
             if not self._flush_is_due:
-                self._flush_soon()
+                if self._streams:
+                    self._flush_soon()
+                else:  # nothing is to come that could leave with it
+                    self._flush()
             return
         self._send(HEADERS, END_HEADERS, number, envelope.head)
         self._streams[number] = stream  # until all is sent
