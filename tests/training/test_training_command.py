@@ -103,7 +103,7 @@ def test_help_lists_the_shipped_recipes_with_their_targets_and_sizes(
         main(["train", "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    assert re.search(r"lenet5 .*accuracy at least 98.9%\n +LeNet-5 on MNIST: 62 k", shown)
+    assert re.search(r"lenet5 .*accuracy at least 99.0%\n +LeNet-5 on MNIST: 62 k", shown)
     assert re.search(r"lstm_language .*excess entropy at most 2.0%\n +LSTM language", shown)
 
 

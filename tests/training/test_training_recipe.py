@@ -35,7 +35,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_shipped_recipes_require_what_the_project_promises() -> None:
     required = {name: recipes.read(path).bounds for name, path in recipes.shipped().items()}
-    promised = {"lenet5": 0.989, "mlp": 0.975, "perceptron": 0.915}
+    promised = {"lenet5": 0.99, "mlp": 0.975, "perceptron": 0.915}
     for name, accuracy in promised.items():
         assert required[name] == {"accuracy": accuracy}
     for name in ("gru_language", "lstm_language", "transformer_language"):
