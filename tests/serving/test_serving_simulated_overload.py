@@ -21,7 +21,7 @@ US, MS, S = 1_000, 1_000_000, 1_000_000_000
 _MAX_ROWS = 64
 _BATCH_NS, _ROW_NS = 300 * US, 20 * US  # of the engine
 _ADMIT_NS, _REFUSE_NS, _ANSWER_NS, _TURN_NS = 15 * US, 11 * US, 14 * US, 60 * US  # of the rest
-_DOZE_NS = 2 * MS
+_DOZE_NS = 3 * MS
 _ANSWERED_NS = _BATCH_NS // _MAX_ROWS + _ROW_NS + _ADMIT_NS + _ANSWER_NS  # at best
 
 
