@@ -112,16 +112,25 @@ class Dispatcher(Callers):
     def _may_start(self, rows: int, *, now_ns: int) -> bool:
         """Whether a batch of so many waiting rows may go to the engine.
 
-        Where all instances are busy, `ahead` full batches may wait for one that will soon be free,
-        so that it need not wait for the event loop. Not earlier: what waits there can no longer be
+        Where all instances are busy, `ahead` batches may wait for one that will soon be free, so
+        that it need not wait for the event loop. Not earlier: what waits there can no longer be
         overtaken by a request that is more urgent.
         """
         running = len(self._running)
         if running < self._instances:
             return True
-        if running >= self._instances + self._ahead or rows < self._admission.best_rows:
+        if running >= self._instances + self._ahead or rows < self._least_ahead():
             return False
         return min(run.expected_ns for run in self._running) - now_ns <= _SOON_NS
+
+    def _least_ahead(self) -> int:
+        """How many rows may go ahead: a full batch, or, where the loop has a core for itself, half.
+
+        Then the engine need not wait for those whose answers are on their way: clients that wait
+        for them would else march in step with it, and each core stand still in turn.
+        """
+        best_rows = self._admission.best_rows
+        return (best_rows + 1) // 2 if self._budget.cores > self._instances else best_rows
 
     def _rest(self, now_ns: int) -> None:
         """Let the loop doze where the engine gains nothing by what could be read meanwhile."""

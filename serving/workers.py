@@ -46,14 +46,14 @@ class Workers:
 class EngineBudget:
     """Shares the machine's cores among the models of a process.
 
-    Together they run at most `cores` batches at once, but each model may always run one: a heavy
+    Together they run at most `cores` batches at once (the process has as many), but each model may always run one: a heavy
     model takes all cores while it is alone, and cannot keep a light one from running. The ends of
     their batches come back through the same `completions`.
     """
 
     def __init__(self, cores: int) -> None:
         self.completions = Completions()
-        self._cores = cores
+        self.cores = cores
         self._running = 0
         self._waiting: OrderedDict[Callable[[], None], None] = OrderedDict()
 
@@ -63,7 +63,7 @@ class EngineBudget:
         The models that wait are called in turn; who has just given a core back goes behind them.
         """
         first = next(iter(self._waiting), retry)
-        if own and (self._running >= self._cores or first != retry):
+        if own and (self._running >= self.cores or first != retry):
             self._waiting.setdefault(retry)
             return False
         if own:  # the one that it may always run does not cost it its turn
@@ -74,14 +74,14 @@ class EngineBudget:
     def end(self) -> None:
         """Give a core back."""
         self._running -= 1
-        if self._waiting and self._running < self._cores:
+        if self._waiting and self._running < self.cores:
             asyncio.get_running_loop().call_soon(self._offer)
 
     def _offer(self) -> None:
-        while self._waiting and self._running < self._cores:
+        while self._waiting and self._running < self.cores:
             first = next(iter(self._waiting))
             first()
-            if self._running < self._cores and next(iter(self._waiting), None) == first:
+            if self._running < self.cores and next(iter(self._waiting), None) == first:
                 del self._waiting[first]  # it has nothing to run any more
 
 

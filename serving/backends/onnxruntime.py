@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 # Parts of a configuration that change what a model answers, and that this backend does not act on.
 _UNSUPPORTED_PARTS = ("ensemble_scheduling", "batch_input", "batch_output")
 _FRONT_END_NS = 25_000  # what the event loop takes for a request, about
-_AHEAD = 1  # full batches that wait in the engine's threads
+_AHEAD = 1  # batches that wait in the engine's threads
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,6 +119,24 @@ async def test_a_batch_that_is_not_full_does_not_go_ahead(make_busy, engine, ask
     assert [len(batch) for batch in engine.batches] == [1, 8]
 
 
+@pytest.mark.parametrize(("cores", "goes"), [(1, False), (2, True)])
+async def test_half_a_batch_goes_ahead_where_the_loop_has_a_core_for_itself(
+    make_busy, engine, ask, cores, goes
+):
+    batcher, first = await make_busy(batcher={"ahead": 1, "budget": EngineBudget(cores)})
+    few = await ask(batcher, *[1] * 3)
+    await _turns()
+    assert len(batcher._running) == 1
+
+    half = await ask(batcher, 2)
+    await _turns()
+    assert len(batcher._running) == (2 if goes else 1)
+    engine.let_go(2)
+
+    await asyncio.gather(first, few, half)
+    assert [len(batch) for batch in engine.batches] == [1, 4]
+
+
 async def test_batches_ahead_take_no_core_from_others(make_batcher, make_engine, ask):
     budget = EngineBudget(1)
     engines = [make_engine(held=True) for _ in range(2)]
