@@ -16,7 +16,7 @@ from typing import Final
 Call = Callable[[], None]
 
 _NS_PER_S: Final = 1_000_000_000
-# Each reading takes the core away from the engine for some 0.1 ms. Longer, and refusals would be late.
+# Each reading takes a core from the engine for 0.1 ms. Longer, and refusals would be late.
 MOST_DOZE_NS: Final = 3_000_000
 _LEAST_DOZE_NS: Final = 50_000  # shorter, and going to sleep takes longer
 

@@ -46,9 +46,9 @@ class Workers:
 class EngineBudget:
     """Shares the machine's cores among the models of a process.
 
-    Together they run at most `cores` batches at once (the process has as many), but each model may always run one: a heavy
-    model takes all cores while it is alone, and cannot keep a light one from running. The ends of
-    their batches come back through the same `completions`.
+    Together they run at most `cores` batches at once (the process has as many), but each model may
+    always run one: a heavy model takes all cores while it is alone, and cannot keep a light one
+    from running. The ends of their batches come back through the same `completions`.
     """
 
     def __init__(self, cores: int) -> None:
