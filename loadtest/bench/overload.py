@@ -31,7 +31,7 @@ from loadtest.bench.overload_runs import (
 )
 from loadtest.bench.overload_servers import SERVERS, Sample, server
 from loadtest.bench.overload_show import on_time_plot, table
-from ridgeline.errors import RidgelineError
+from ridgeline.errors import RidgelineError, StepFailed
 
 _FILES = 8192
 
@@ -67,31 +67,40 @@ def _capacity_to_tune_for(name: str, **told: Any) -> float | None:
 
 
 def _over_model(model: str, *, arguments: argparse.Namespace, repository: Path) -> dict[str, Any]:
-    """All rounds of all servers over one model."""
+    """All rounds of all servers over one model.
+
+    A server that dies of a round has one less, and the others go on. Raises StepFailed where none
+    has any.
+    """
     console = Console(stderr=True)
     told = {"repository": repository, "model": model, "client_core": arguments.client_core}
     tuning = {name: _capacity_to_tune_for(name, **told) for name in arguments.servers}
-    raw: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.servers}
+    raw: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in arguments.servers}
+    deaths: dict[str, list[str]] = {name: [] for name in arguments.servers}
     for number in range(1, arguments.rounds + 1):
         for name in arguments.servers:
             console.print(f"[bold]{model}, round {number}: {name}[/bold]")
-            with _bench(name, **told, capacity_per_s=tuning[name]) as bench:
-                found = measure(
-                    bench,
-                    duration_s=arguments.duration,
-                    seed=number,
-                    least_capacity_per_s=tuning[name] or 0.0,
-                )
-                raw[name].append(found)
+            try:
+                with _bench(name, **told, capacity_per_s=tuning[name]) as bench:
+                    raw[name][number] = measure(
+                        bench,
+                        duration_s=arguments.duration,
+                        seed=number,
+                        least_capacity_per_s=tuning[name] or 0.0,
+                    )
+            except StepFailed as error:
+                console.print(f"overload: {error}", highlight=False)
+                deaths[name].append(f"round {number}: {error}")
+    if not any(raw.values()):
+        raise StepFailed(f"{model}: no server lived through a round")
     return {
         name: {
-            "medians": medians([round_figures(each) for each in rounds]),
+            "medians": medians([round_figures(each) for each in rounds.values()]),
             "invalid": [
-                f"round {number}, {text}"
-                for number, each in enumerate(rounds, start=1)
-                for text in complaints(each)
+                *deaths[name],
+                *(f"round {n}, {text}" for n, each in rounds.items() for text in complaints(each)),
             ],
-            "rounds": rounds,
+            "rounds": list(rounds.values()),
         }
         for name, rounds in raw.items()
         if rounds

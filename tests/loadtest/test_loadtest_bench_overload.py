@@ -1,5 +1,7 @@
 """The overload as a user runs it, over the gateway alone and as briefly as can be."""
 
+import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from loadtest.bench import overload_runs, overload_show
+from loadtest.bench import overload, overload_runs, overload_show
+from ridgeline.errors import StepFailed
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +60,35 @@ def test_a_plot_has_a_line_for_each_server_and_a_plot_for_each_model(done):
     table = overload_show.table(servers, model="one", settings=result["settings"])
     assert len(table.columns) == 3
     Console().print(table)
+
+
+def _over_model(monkeypatch, measure, *servers):
+    """Rounds over servers that need not run."""
+    monkeypatch.setattr(overload, "_bench", lambda name, **_: contextlib.nullcontext(name))
+    monkeypatch.setattr(overload, "measure", measure)
+    arguments = argparse.Namespace(servers=servers, rounds=2, duration=1.0, client_core=None)
+    return overload._over_model("lenet5", arguments=arguments, repository=Path())
+
+
+def test_a_server_that_dies_of_a_round_leaves_the_others_their_figures(done, monkeypatch):
+    _, output = done
+    raw = json.loads(output.read_text())["models"]["lenet5"]["ridgeline"]["rounds"][0]
+
+    def measure(name, *, seed, **_):
+        if name == "mosec" or (name == "triton" and seed == 1):
+            raise StepFailed(f"{name} has gone")
+        return raw
+
+    found = _over_model(monkeypatch, measure, "ridgeline", "triton", "mosec")
+
+    assert {name: len(server["rounds"]) for name, server in found.items()} == {
+        "ridgeline": 2,
+        "triton": 1,
+    }
+    assert found["triton"]["invalid"][0] == "round 1: triton has gone"
+    assert found["ridgeline"]["medians"] == found["triton"]["medians"]
+    with pytest.raises(StepFailed, match="no server lived through a round"):
+        _over_model(monkeypatch, measure, "mosec")
 
 
 def test_an_unknown_server_or_model_is_told(tmp_path):
