@@ -79,7 +79,7 @@ def _plot(curve: Sequence[tuple[int, float]]) -> str:
         axes = figure.subplots()
         axes.plot([answered / 1e6 for answered, _ in curve], [mib for _, mib in curve], color=BLUE)
         axes.set(xlabel="million requests answered", ylabel="resident memory, MiB")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * max(mib for _, mib in curve))
         return _svg(figure, name="memory")
 
 
