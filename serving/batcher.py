@@ -31,11 +31,11 @@ _LONELY_GAP_NS: Final = 60_000  # one that comes sooner after such a batch has w
 class Batcher(Dispatcher):
     """Serves one model version: accepts requests, runs them in batches, answers each caller.
 
-    `instances` batches may run at once, and `ahead` full ones wait for them. `clock` is monotonic,
-    in nanoseconds. `service_time` may hold what was learned while warming up. A refused request
-    raises `refusal`. A batch expected to take `at_once_ns` at most runs in the event loop, which is
-    for engines whose time does not depend on the data (0: none); with that exception, everything
-    but the run itself happens there.
+    `instances` batches may run at once, and `ahead` more wait for them, full or half full. `clock`
+    is monotonic, in nanoseconds. `service_time` may hold what was learned while warming up. A
+    refused request raises `refusal`. A batch expected to take `at_once_ns` at most runs in the event
+    loop, which is for engines whose time does not depend on the data (0: none); with that
+    exception, everything but the run itself happens there.
     """
 
     def __init__(
