@@ -33,8 +33,8 @@ class Batcher(Dispatcher):
 
     `instances` batches may run at once, and `ahead` more wait for them, full or half full. `clock`
     is monotonic, in nanoseconds. `service_time` may hold what was learned while warming up. A
-    refused request raises `refusal`. A batch expected to take `at_once_ns` at most runs in the event
-    loop, which is for engines whose time does not depend on the data (0: none); with that
+    refused request raises `refusal`. A batch expected to take `at_once_ns` at most runs in the
+    event loop, which is for engines whose time does not depend on the data (0: none); with that
     exception, everything but the run itself happens there.
     """
 
