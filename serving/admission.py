@@ -1,8 +1,9 @@
 """Who is let in: a request whose answer is expected in time, and that makes no other one late.
 
 The expectation is that of a queue ordered by deadline (earliest deadline first, Liu and Layland
-1973): what is ahead of the request, in batches of the best size, after the batch that is running.
-It is multiplied by a factor that learns from lateness, so that noise of any origin is paid for.
+1973): what is ahead of the request, in batches of the best size, after the batch that is running,
+and what more urgent ones will come. It is multiplied by a factor that learns from lateness, so that
+noise of any origin is paid for.
 """
 
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from serving.job import Job
 from serving.pace import Pace
 from serving.service_time import BATCH_COST_NS, ServiceTime
+from serving.urgency import Urgency
 from serving.waiting import Batch, Lane, WaitingRoom, due_of
 
 _NS_PER_S: Final = 1_000_000_000
@@ -59,6 +61,7 @@ class Admission:
         self.engine_free_ns = 0  # when the next instance is expected to be free, 0 for one that is
         self._last_start_ns = 0
         self.pace = Pace(instances=instances)
+        self.urgency = Urgency()
         self.caution = _LEAST_CAUTION
 
     @property
@@ -96,30 +99,17 @@ class Admission:
 
     def judge(self, job: Job, *, now_ns: int) -> Verdict | None:
         """None for a request to be let in."""
-        times = self._times.get(job.shape_key)
-        lanes = self._room.lanes
-        if times is None:
-            times = self.service_time(job.shape_key)
-        elif not lanes:
-            if (
-                now_ns + self.caution * (self._until_free(now_ns) + times.drain_ns(job.rows))
-                <= job.due_ns
-            ):
-                return None
-        elif len(lanes) == 1 and job.shape_key in lanes and self._ordered_by_deadline:
-            # Mostly there is time for all that waits before even the first of it is due.
-            lane = lanes[job.shape_key]
-            all_ns = (
-                self._until_free(now_ns)
-                + (times.best_ns + (lane.rows + job.rows) * times.row_ns) * self.pace.factor
-            )
-            if now_ns + self.caution * all_ns <= min(job.due_ns, due_of(lane.first_key)):
-                return None
+        times = self.service_time(job.shape_key)
         left_ns = job.due_ns - now_ns
+        self.urgency.came(left_ns=left_ns, alone_ns=times.predict_ns(1), now_ns=now_ns)
+        if self._has_time_for_all(job, times, now_ns=now_ns):
+            return None
         left_ns -= min(_REPLY_NS, left_ns >> 4)
         begin_ns = self._until_free(now_ns)
-        needed_ns = begin_ns + self._ahead_and_own_ns(job, times)
-        cautious_ns = int(needed_ns * self.caution)
+        work_ns, place = self._ahead_and_own(job, times)
+        needed_ns = begin_ns + work_ns
+        later_ns = self.urgency.overtaken_ns(max(0.0, work_ns - times.best_ns), place=place)
+        cautious_ns = int((needed_ns + later_ns) * self.caution)
         if cautious_ns > left_ns:
             alone_ns = times.predict_ns(min(job.rows, self._max_rows))
             hopeless = alone_ns > left_ns
@@ -157,6 +147,7 @@ class Admission:
         times = self.service_time(key)
         expected_ns = times.predict_ns(batch.rows)
         self.pace.batch_ended(now_ns=now_ns, expected_ns=expected_ns, backlog=backlog)
+        times.limit_ns = self.urgency.batch_ns
         times.observe(rows=batch.rows, took_ns=took_ns)
         self._times.move_to_end(key)
 
@@ -169,6 +160,24 @@ class Admission:
         else:
             self.caution = max(_LEAST_CAUTION, self.caution - _CAUTION_DOWN)
 
+    def _has_time_for_all(self, job: Job, times: ServiceTime, *, now_ns: int) -> bool:
+        """Whether a request, and all that waits, is done before even the first of it is due.
+
+        Mostly it is so, and easy to see.
+        """
+        lanes, due_ns = self._room.lanes, job.due_ns
+        if not lanes:
+            work_ns = float(times.drain_ns(job.rows))
+        elif len(lanes) == 1 and job.shape_key in lanes and self._ordered_by_deadline:
+            lane = lanes[job.shape_key]
+            rows_ns = (lane.rows + job.rows) * times.row_ns
+            work_ns = times.best_ns + rows_ns + self.urgency.overtaken_ns(rows_ns)
+            work_ns *= self.pace.factor
+            due_ns = min(due_ns, due_of(lane.first_key))
+        else:
+            return False
+        return now_ns + self.caution * (self._until_free(now_ns) + work_ns) <= due_ns
+
     def _until_free(self, now_ns: int) -> int:
         if not self.engine_free_ns:
             return 0
@@ -177,21 +186,26 @@ class Admission:
             return left_ns
         return max(0, now_ns - self._last_start_ns) // _OVERDUE_SHARE
 
-    def _ahead_and_own_ns(self, job: Job, times: ServiceTime) -> int:
+    def _ahead_and_own(self, job: Job, times: ServiceTime) -> tuple[int, float]:
+        """The time for what is ahead of a request and for itself; and its place among all, 0..1."""
         lanes = self._room.lanes
         if not lanes:  # no backlog
-            return self._of_instances(times.drain_ns(job.rows), job, times)
-        own_rows, others_ns = job.rows, 0
+            return self._of_instances(times.drain_ns(job.rows), job, times), 1.0
+        own_rows, others_ns, ahead_rows, all_rows = job.rows, 0, 0, 0
         for shape_key, lane in lanes.items():
             rows = lane.rows_before(job.key)
+            ahead_rows += rows
+            all_rows += lane.rows
             if shape_key == job.shape_key:
                 own_rows += rows
             else:
                 others_ns += self.service_time(shape_key).drain_ns(rows)
+        place = ahead_rows / all_rows
+        self.urgency.stands(place)
         if own_rows > times.best_rows:  # who waits behind fills the last batch
             own_rows = -(-own_rows // times.best_rows) * times.best_rows
         together_ns = int((others_ns + times.drain_ns(own_rows)) * self.pace.factor)
-        return self._of_instances(together_ns, job, times)
+        return self._of_instances(together_ns, job, times), place
 
     def _of_instances(self, together_ns: int, job: Job, times: ServiceTime) -> int:
         """Work that instances share; a batch is not shared."""

@@ -36,6 +36,7 @@ MODULES = (
     "serving.policy",
     "serving.service_time",
     "serving.statistics",
+    "serving.urgency",
     "serving.waiting",
     "serving.workers",
     "serving.protocol.grpc_http2",

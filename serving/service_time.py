@@ -20,6 +20,7 @@ _UNSEEN_POWER: Final = 0.8  # of the rows, for the time of a size that has never
 # Measured on two cores with a network of 78 MFLOP, in batches of 6 and of 16.
 BATCH_COST_NS: Final = 300_000
 _GOOD_ENOUGH: Final = 0.97  # of the best rows per second: a larger batch would only delay them
+_LEAST_SHARE: Final = 0.9  # of them, that is not given up for a shorter batch
 
 
 def ladder(max_rows: int) -> tuple[int, ...]:
@@ -35,7 +36,9 @@ def ladder(max_rows: int) -> tuple[int, ...]:
 class ServiceTime:
     """Predicts the time of a batch, in nanoseconds, for 1..max_rows rows; 0 while unknown.
 
-    `batch_cost_ns` is not part of that time, but of the choice of the best size.
+    `batch_cost_ns` is not part of that time, but of the choice of the best size. Where a batch of
+    that takes longer than `limit_ns`, the best size is a smaller one, unless that costs a tenth of
+    the throughput.
     """
 
     def __init__(self, max_rows: int, *, batch_cost_ns: int = 0) -> None:
@@ -43,6 +46,7 @@ class ServiceTime:
         self._sizes = ladder(max_rows)
         self._times: list[float] = [0.0] * len(self._sizes)
         self._known = False
+        self.limit_ns = math.inf
         self.best_rows = max_rows
         self.best_ns = 0.0  # of a batch of so many rows
         self.row_ns = 0.0  # of a row in such a batch
@@ -128,12 +132,14 @@ class ServiceTime:
         return times[high - 1] + share * (times[high] - times[high - 1])
 
     def _find_best(self) -> None:
-        """The smallest size that is nearly as fast per row as the fastest."""
+        """The smallest size that is nearly as fast per row as the fastest; or a shorter batch."""
         rates = [
             size / (time + self._batch_cost_ns)
             for size, time in zip(self._sizes, self._times, strict=True)
         ]
-        enough = _GOOD_ENOUGH * max(rates)
+        enough, least = _GOOD_ENOUGH * max(rates), _LEAST_SHARE * max(rates)
         position = next(i for i, rate in enumerate(rates) if rate >= enough)
+        while position and self._times[position] > self.limit_ns and rates[position - 1] >= least:
+            position -= 1
         self.best_rows, self.best_ns = self._sizes[position], self._times[position]
         self.row_ns = self.best_ns / self.best_rows

@@ -104,6 +104,40 @@ def test_what_waits_behind_does_not_count_for_the_request_itself(make):
     assert _judge(admission, _job(330, rows=8)) is None
 
 
+@pytest.mark.parametrize(
+    ("overtaking", "left_ms", "let_in"), [(0.0, 220, True), (0.6, 365, False), (0.6, 375, True)]
+)
+def test_who_can_wait_leaves_time_for_urgent_ones_that_will_come(make, overtaking, left_ms, let_in):
+    admission, room = make()
+    room.add(_job(120, rows=8))
+    admission.urgency.overtaking = overtaking
+
+    verdict = _judge(admission, _job(left_ms))  # 100 ms ahead, which become 250, and 100 of its own
+
+    assert (verdict is None) == let_in
+    assert let_in or verdict.needed_ns == 200 * MS
+
+
+def test_who_goes_ahead_of_all_needs_no_time_for_others(make):
+    admission, room = make()
+    room.add(_job(5_000, rows=8))
+    admission.urgency.overtaking = 0.6
+
+    assert _judge(admission, _job(114)) is None
+
+
+def test_batches_become_shorter_for_urgent_requests(make):
+    admission, room = make(time_ns=lambda rows: (10 + 20 * rows) * MS)
+    room.add(_job(5_000))
+    batch = room.take(room.next_lane(), most_rows=1)
+    before = admission.best_rows
+
+    _judge(admission, _job(250))
+    admission.learn(batch, took_ns=30 * MS, now_ns=NOW_NS, backlog=False)
+
+    assert (before, admission.best_rows) == (6, 4)  # 90 ms instead of 130
+
+
 def test_priority_counts_before_deadlines(make):
     admission, room = make()
     _busy(admission, 100)

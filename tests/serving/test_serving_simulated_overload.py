@@ -5,6 +5,7 @@ are the real ones. The costs are those of a LeNet-5 behind the HTTP/2 front end 
 """
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
@@ -55,10 +56,14 @@ class SharedCore:
             refusal=Overloaded,
         )
         self.counts = Counts()
+        self.offered: Counter[int] = Counter()  # by deadline
+        self.answered: Counter[int] = Counter()
 
     def run(self, seconds: float) -> Counts:
         """What becomes of the requests of so many seconds."""
         counts = self.counts = Counts()
+        self.offered.clear()
+        self.answered.clear()
         end_ns = self.now_ns + seconds * S
         while self.now_ns < end_ns:
             self._read()
@@ -72,8 +77,9 @@ class SharedCore:
         self.now_ns += _TURN_NS
         while self.next_ns <= self.now_ns:
             self.next_ns += self.random.expovariate(1) * self.gap_ns
-            due_ns = self.now_ns + self.random.choice(self.deadlines_ns)
-            job = Job((), rows=1, size_bytes=1, deadline_ns=due_ns)
+            left_ns = self.random.choice(self.deadlines_ns)
+            job = Job((), rows=1, size_bytes=1, deadline_ns=self.now_ns + left_ns)
+            self.offered[left_ns] += 1
             try:
                 self.door.admit(job, now_ns=self.now_ns)
             except RidgelineError:
@@ -108,6 +114,7 @@ class SharedCore:
             admission.finished(job, now_ns=now_ns)
             self.now_ns += _ANSWER_NS
             self.counts.on_time += self.now_ns <= job.due_ns
+            self.answered[job.due_ns - job.arrived_ns] += self.now_ns <= job.due_ns
             self.counts.late += self.now_ns > job.due_ns
 
 
@@ -126,6 +133,17 @@ def test_what_refusals_leave_of_the_core_is_spent_on_answers_in_time(times, dead
     best_per_s = (S - per_s * _REFUSE_NS) / (_ANSWERED_NS - _REFUSE_NS)
     assert counts.on_time > 0.8 * 0.6 * best_per_s
     assert counts.late < 0.03 * counts.on_time
+
+
+def test_neither_urgent_nor_patient_requests_are_crowded_out():
+    deadlines_ns = (20 * MS, 100 * MS, 500 * MS)
+    core = SharedCore(per_s=1.5 * S / _ANSWERED_NS, deadlines_ns=deadlines_ns, seed=1)
+    core.run(1)
+
+    core.run(1)
+
+    shares = [core.answered[left_ns] / core.offered[left_ns] for left_ns in deadlines_ns]
+    assert min(shares) > 0.6 * max(shares), shares
 
 
 def test_nothing_is_refused_that_the_core_can_do():
