@@ -226,19 +226,29 @@ class Dispatcher(Callers):
         if len(self._running) < self._instances:
             self._budget.end()  # else a batch that waited takes over
         self._admission.engine_free_ns = self._free_at()
-        if run.outputs is not None:
-            took_ns = now_ns - run.started_ns
-            backlog = self._has_backlog()
-            self._admission.learn(run.batch, took_ns=took_ns, now_ns=now_ns, backlog=backlog)
-            if run.batch.jobs[0].shape_key is None:
-                self._engine_time.observe(rows=run.batch.rows, took_ns=run.times.total_ns)
         if self._room.count:
+            self._learn(run, now_ns=now_ns)
             self._dispatch()  # first, so that the engine works while answers are sent
+            self._settle_in_order(run, now_ns=now_ns)
+        else:  # nobody waits but for these answers
+            self._settle_in_order(run, now_ns=now_ns)
+            self._learn(run, now_ns=now_ns)
+
+    def _learn(self, run: Run, *, now_ns: int) -> None:
+        """Take note of how long a batch took, unless it failed."""
+        if run.outputs is None:
+            return
+        took_ns, backlog = now_ns - run.started_ns, self._has_backlog()
+        self._admission.learn(run.batch, took_ns=took_ns, now_ns=now_ns, backlog=backlog)
+        if run.batch.jobs[0].shape_key is None:
+            self._engine_time.observe(rows=run.batch.rows, took_ns=run.times.total_ns)
+
+    def _settle_in_order(self, run: Run, *, now_ns: int) -> None:
         if not self._policy.preserve_ordering:
             self._settle(run, now_ns=now_ns)
-        else:
-            while self._unsettled and self._unsettled[0].ended:
-                self._settle(self._unsettled.popleft(), now_ns=now_ns)
+            return
+        while self._unsettled and self._unsettled[0].ended:
+            self._settle(self._unsettled.popleft(), now_ns=now_ns)
 
     def _has_backlog(self) -> bool:
         """Whether the next batch need wait neither for requests nor for more of them."""
