@@ -18,17 +18,16 @@ Call = Callable[[], None]
 _NS_PER_S: Final = 1_000_000_000
 # Each reading takes a core from the engine for 0.1 ms. Longer, and refusals would be late.
 MOST_DOZE_NS: Final = 3_000_000
-_LEAST_DOZE_NS: Final = 50_000  # shorter, and going to sleep takes longer
 
 
 class Completions:
     """Brings calls from threads into one event loop; all models of a process share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most_doze_ns: int = MOST_DOZE_NS) -> None:
+        self._most_doze_s = most_doze_ns / _NS_PER_S
         self._ended: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._dozing = False
         self._doze_is_due = False
-        self._doze_ns = 0
         self._turns = 0
 
     def post(self, call: Call, *, loop: asyncio.AbstractEventLoop) -> None:
@@ -39,14 +38,11 @@ class Completions:
         if not self._dozing:
             loop.call_soon_threadsafe(self._run_all)
 
-    def doze(self, for_ns: int) -> None:
-        """Let the loop doze once it has done what is due, until a batch ends or so long."""
-        if for_ns < _LEAST_DOZE_NS:
-            return
+    def doze(self) -> None:
+        """Let the loop doze once it has done what is due, until a batch ends or time is up."""
         if not self._doze_is_due:
-            self._doze_is_due, self._doze_ns, self._turns = True, MOST_DOZE_NS, 0
+            self._doze_is_due, self._turns = True, 0
             asyncio.get_running_loop().call_soon(self._fall_asleep)
-        self._doze_ns = min(self._doze_ns, for_ns)
 
     def _fall_asleep(self) -> None:
         if not self._turns:  # answers that were written in this turn leave in the next
@@ -57,7 +53,7 @@ class Completions:
         self._dozing = True
         call: Call | None = None
         with contextlib.suppress(queue.Empty):
-            call = self._ended.get(timeout=self._doze_ns / _NS_PER_S)
+            call = self._ended.get(timeout=self._most_doze_s)
         self._dozing = False
         if call is not None:
             call()

@@ -137,9 +137,9 @@ class Dispatcher(Callers):
         if len(self._running) < self._instances:
             return
         if self._room.count and self._room.next_lane().rows >= self._admission.best_rows:
-            self._completions.doze(MOST_DOZE_NS)  # the end of a batch ends it
+            self._completions.doze()  # the end of a batch ends it
         elif self._admission.engine_free_ns - now_ns > 2 * MOST_DOZE_NS:
-            self._completions.doze(MOST_DOZE_NS)
+            self._completions.doze()
 
     def _set_aside(self, job: Job, *, now_ns: int) -> bool:
         """Tell a request that it is late; or, its timeout only delays it, let it go behind all."""

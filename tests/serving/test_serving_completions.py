@@ -38,8 +38,8 @@ async def test_calls_run_in_the_order_in_which_they_came(completions):
     assert ran == [0, 1, 2, 3, 4]
 
 
-async def test_a_dozing_loop_is_woken_by_a_call(completions, monkeypatch):
-    monkeypatch.setattr("serving.completions.MOST_DOZE_NS", 60_000_000_000)  # it must be woken
+async def test_a_dozing_loop_is_woken_by_a_call():
+    completions = Completions(most_doze_ns=60_000_000_000)  # it must be woken
     loop, asleep, ran = asyncio.get_running_loop(), threading.Event(), []
 
     def end_a_batch() -> None:
@@ -49,7 +49,7 @@ async def test_a_dozing_loop_is_woken_by_a_call(completions, monkeypatch):
 
     thread = threading.Thread(target=end_a_batch)
     thread.start()
-    completions.doze(60_000_000_000)
+    completions.doze()
     loop.call_soon(asleep.set)  # after the first turn, before the loop falls asleep in the next
     while not ran:
         await asyncio.sleep(0)
@@ -61,7 +61,7 @@ async def test_a_dozing_loop_is_woken_by_a_call(completions, monkeypatch):
 
 
 async def test_a_doze_ends_by_itself(completions):
-    completions.doze(MOST_DOZE_NS)
+    completions.doze()
     for _ in range(4):
         await asyncio.sleep(0)
 
@@ -87,33 +87,21 @@ def sleeps(completions, monkeypatch) -> list[float]:
     return slept
 
 
-async def test_the_shortest_of_several_wishes_counts_and_none_is_longer_than_allowed(
-    completions, sleeps
-):
-    completions.doze(10 * MOST_DOZE_NS)
-    completions.doze(500_000)
-    completions.doze(900_000)
+async def test_several_wishes_are_one_doze(completions, sleeps):
+    for _ in range(3):
+        completions.doze()
     for _ in range(4):
         await asyncio.sleep(0)
-    completions.doze(10 * MOST_DOZE_NS)
+    completions.doze()
     for _ in range(4):
         await asyncio.sleep(0)
 
-    assert sleeps == [0.0005, MOST_DOZE_NS / 1e9]
-
-
-@pytest.mark.parametrize("for_ns", [-5, 0, 10_000])
-async def test_what_is_not_worth_falling_asleep_for_is_not(completions, sleeps, for_ns):
-    completions.doze(for_ns)
-    for _ in range(4):
-        await asyncio.sleep(0)
-
-    assert sleeps == []
+    assert sleeps == [MOST_DOZE_NS / 1e9] * 2
 
 
 async def test_what_is_due_is_done_first(completions, sleeps):
     seen = []
-    completions.doze(MOST_DOZE_NS)
+    completions.doze()
     asyncio.get_running_loop().call_soon(lambda: seen.append(list(sleeps)))
     for _ in range(4):
         await asyncio.sleep(0)
