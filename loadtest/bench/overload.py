@@ -2,7 +2,8 @@
 
 Each round starts each server anew and measures its capacity (closed loop, 64 in flight), then, open
 loop, how much it still answers on time at multiples of that; then the same with deadlines mixed;
-then how soon all is well again after an overload. Reported are medians over the rounds.
+then how soon all is well again after an overload. The capacity is measured anew after each load.
+Reported are medians over the rounds.
 """
 
 import argparse
@@ -74,13 +75,15 @@ def _over_model(model: str, *, arguments: argparse.Namespace, repository: Path) 
     """
     console = Console(stderr=True)
     told = {"repository": repository, "model": model, "client_core": arguments.client_core}
-    tuning = {name: _capacity_to_tune_for(name, **told) for name in arguments.servers}
     raw: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in arguments.servers}
     deaths: dict[str, list[str]] = {name: [] for name in arguments.servers}
+    tuning: dict[str, float | None] = {}
     for number in range(1, arguments.rounds + 1):
         for name in arguments.servers:
             console.print(f"[bold]{model}, round {number}: {name}[/bold]")
             try:
+                if name not in tuning:
+                    tuning[name] = _capacity_to_tune_for(name, **told)
                 with _bench(name, **told, capacity_per_s=tuning[name]) as bench:
                     raw[name][number] = measure(
                         bench,

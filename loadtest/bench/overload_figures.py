@@ -22,13 +22,12 @@ def share(part: float, *, of: float) -> float | None:
     return part / of if of else None
 
 
-def rate_figures(
-    run: Mapping[str, Any], *, offered: float, capacity_per_s: float, echo_s: float
-) -> dict[str, Any]:
-    """One run at `offered` times the capacity."""
+def rate_figures(run: Mapping[str, Any], *, echo_s: float) -> dict[str, Any]:
+    """One run at `offered` times the capacity, which was `reference_per_s` around it."""
+    capacity_per_s = run["reference_per_s"]
     remaining = remaining_per_s(capacity_per_s, refusals_per_s=run["refused_per_s"], echo_s=echo_s)
     return {
-        "offered": offered,
+        "offered": run["offered"],
         "on_time_per_s": run["on_time_per_s"],
         "on_time_share": share(run["on_time_per_s"], of=capacity_per_s),
         "remaining_per_s": remaining,
@@ -60,7 +59,6 @@ def round_figures(raw: Mapping[str, Any]) -> dict[str, Any]:
     echo_s = echo["server_cpu_s"] / max(1, echo["answered"])
     figures = {
         "capacity_per_s": closed,
-        "reference_per_s": raw["reference_per_s"],
         "server_cpu_us": _US_PER_S * middle["server_cpu_s"] / max(1, middle["answered"]),
         "client_cpu_us": middle["client"]["cpu_us_per_request"],
         "p50_ms": middle["classes"][0]["p50_ms"],
@@ -68,13 +66,8 @@ def round_figures(raw: Mapping[str, Any]) -> dict[str, Any]:
         "echo_cpu_us": _US_PER_S * echo_s,
         "recovery_ms": raw["recovery"]["recovery_ms"],
     }
-    told = {"capacity_per_s": raw["reference_per_s"], "echo_s": echo_s}
-    rates = {
-        label: rate_figures(run, offered=float(label), **told)
-        for label, run in raw["rates"].items()
-    }
-    mixed = rate_figures(raw["mixed"], offered=raw["mixed"]["offered"], **told)
-    return figures | {"rates": rates, "mixed": mixed}
+    rates = {label: rate_figures(run, echo_s=echo_s) for label, run in raw["rates"].items()}
+    return figures | {"rates": rates, "mixed": rate_figures(raw["mixed"], echo_s=echo_s)}
 
 
 def medians(rounds: Sequence[Any]) -> Any:

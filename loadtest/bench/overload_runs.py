@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.bench.overload_figures import middle_run
 from loadtest.bench.overload_servers import ECHO_BYTES, Sample, Target
 from ridgeline.errors import StepFailed
 
@@ -20,7 +19,7 @@ OFFERED = (1.0, 1.5, 2.0, 3.0)  # times the capacity
 DEADLINE_MS, MIXED_DEADLINES_MS = 100.0, (20.0, 100.0, 500.0)
 _MIXED_OFFERED = 1.5
 _RECOVERY = ((3.0, 2.0), (0.5, 2.0))  # times the capacity, seconds
-_CAPACITY_RUNS, _LONGEST_CAPACITY_S, _WARM_UP_S = 3, 2.0, 0.5
+_LONGEST_CAPACITY_S, _WARM_UP_S = 2.0, 0.5
 _GRPC_CONNECTIONS = 4
 _HTTP_CONNECTIONS = 2048  # each carries one request: fewer would shed load in the client
 _IDLE_SHARE, _IDLE_S, _MOST_SETTLE_S = 0.05, 0.2, 30.0
@@ -143,29 +142,39 @@ def measure(
     """One round over one server that runs: the raw runs. Raises StepFailed where none is answered.
 
     Runs at multiples of the capacity, `OFFERED`, and one with deadlines mixed, last `duration_s`.
-    Tuning must not make an overload small: `least_capacity_per_s` is what the server bears without.
-    (A closed loop of 64 brings Triton nearly to a halt where its queue has a bound or a timeout.)
+    Each stands between two measurements of the capacity, and is compared with the mean of both
+    (`reference_per_s`): shared machines change their speed within seconds. Tuning must not make an
+    overload small: `least_capacity_per_s` is what the server bears without. (A closed loop of 64
+    brings Triton nearly to a halt where its queue has a bound or a timeout.)
     """
     short_s = min(duration_s, _LONGEST_CAPACITY_S)
     bench.closed(min(short_s, _WARM_UP_S))
-    closed = [bench.closed(short_s) for _ in range(_CAPACITY_RUNS)]
-    own_per_s = middle_run(closed)["answered_per_s"]
-    capacity = max(own_per_s, least_capacity_per_s)
-    if not own_per_s:
+    closed = [bench.closed(short_s)]
+    if not closed[0]["answered_per_s"]:
         raise StepFailed(f"{bench.target.name} answered nothing: {closed[0]['refused']}")
 
-    def poisson(*phases: tuple[float, float], mixed: bool = False) -> dict[str, Any]:
-        return bench.open(
-            [(offered * capacity, seconds) for offered, seconds in phases],
-            deadlines_ms=MIXED_DEADLINES_MS if mixed else (DEADLINE_MS,),
-            seed=seed,
-        )
+    def capacity_per_s() -> float:
+        return max(float(closed[-1]["answered_per_s"]), least_capacity_per_s)
+
+    def offer(times: float, *, deadlines_ms: Sequence[float] = (DEADLINE_MS,)) -> dict[str, Any]:
+        before_per_s = capacity_per_s()
+        phases = [(times * before_per_s, duration_s)]
+        run = bench.open(phases, deadlines_ms=deadlines_ms, seed=seed)
+        closed.append(bench.closed(short_s))
+        return {
+            "offered": times,
+            "reference_per_s": (before_per_s + capacity_per_s()) / 2,
+            **run,
+        }
 
     return {
-        "capacity": closed,
-        "reference_per_s": capacity,
         "echo": bench.closed(short_s, echo_bytes=ECHO_BYTES),
-        "rates": {f"{offered:g}": poisson((offered, duration_s)) for offered in OFFERED},
-        "mixed": {"offered": _MIXED_OFFERED, **poisson((_MIXED_OFFERED, duration_s), mixed=True)},
-        "recovery": poisson(*_RECOVERY),
+        "rates": {f"{times:g}": offer(times) for times in OFFERED},
+        "mixed": offer(_MIXED_OFFERED, deadlines_ms=MIXED_DEADLINES_MS),
+        "recovery": bench.open(
+            [(times * capacity_per_s(), seconds) for times, seconds in _RECOVERY],
+            deadlines_ms=(DEADLINE_MS,),
+            seed=seed,
+        ),
+        "capacity": closed,
     }

@@ -41,7 +41,9 @@ def test_it_measures_and_writes_figures_and_a_plot(done):
     assert figures["echo_cpu_us"] > 0
     assert list(figures["rates"]) == ["1", "1.5", "2", "3"]
     assert set(figures["mixed"]["classes"]) == {"20", "100", "500"}
+    assert len(found["rounds"][0]["capacity"]) == 6  # before the first load, and after each
     for rate in found["rounds"][0]["rates"].values():
+        assert rate["reference_per_s"] > 0
         ends = (rate["answered"], *rate["refused"].values(), *rate["failed"].values())
         assert sum(ends) == rate["requests"] > 0
     svg = ElementTree.fromstring(output.with_suffix(".svg").read_text())
@@ -89,6 +91,20 @@ def test_a_server_that_dies_of_a_round_leaves_the_others_their_figures(done, mon
     assert found["ridgeline"]["medians"] == found["triton"]["medians"]
     with pytest.raises(StepFailed, match="no server lived through a round"):
         _over_model(monkeypatch, measure, "mosec")
+
+
+def test_a_server_that_dies_of_being_tuned_leaves_the_others_their_figures(done, monkeypatch):
+    _, output = done
+    raw = json.loads(output.read_text())["models"]["lenet5"]["ridgeline"]["rounds"][0]
+
+    def capacity_per_s(_bench):
+        raise StepFailed("mosec has gone")
+
+    monkeypatch.setattr(overload, "brief_capacity_per_s", capacity_per_s)
+
+    found = _over_model(monkeypatch, lambda *_, **__: raw, "ridgeline", "mosec-tuned")
+
+    assert list(found) == ["ridgeline"]
 
 
 def test_an_unknown_server_or_model_is_told(tmp_path):

@@ -15,6 +15,8 @@ from loadtest.bench.overload_figures import (
 def run(**changes):
     """A second in which 1,500 requests came: 900 answered on time, 500 refused."""
     found = {
+        "offered": 1.5,
+        "reference_per_s": 1000.0,
         "answered": 950,
         "answered_per_s": 950.0,
         "on_time": 900,
@@ -40,7 +42,7 @@ def test_refusals_take_from_the_capacity_what_echoes_would():
 
 
 def test_a_rate_is_told_as_shares_of_the_capacity_and_of_what_remains():
-    found = rate_figures(run(), offered=1.5, capacity_per_s=1000, echo_s=200e-6)
+    found = rate_figures(run(), echo_s=200e-6)
     assert found["on_time_share"] == pytest.approx(0.9)
     assert found["remaining_per_s"] == pytest.approx(900)
     assert found["on_time_to_remaining"] == pytest.approx(1.0)
@@ -49,7 +51,7 @@ def test_a_rate_is_told_as_shares_of_the_capacity_and_of_what_remains():
 
 
 def test_where_refusals_would_take_all_there_is_no_share_of_the_rest():
-    found = rate_figures(run(), offered=3, capacity_per_s=1000, echo_s=1)
+    found = rate_figures(run(), echo_s=1)
     assert found["on_time_to_remaining"] is None
 
 
@@ -64,10 +66,12 @@ def raw():
     ]
     return {
         "capacity": closed,
-        "reference_per_s": 2000.0,
         "echo": run(answered=5000, answered_per_s=5000.0, server_cpu_s=0.5),
-        "rates": {"1": run(reasons=["busy"]), "1.5": run()},
-        "mixed": run(offered=1.5),
+        "rates": {
+            "1": run(offered=1.0, reasons=["busy"]),
+            "1.5": run(reference_per_s=2000.0),
+        },
+        "mixed": run(),
         "recovery": run(recovery_ms=40.0),
     }
 
