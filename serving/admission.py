@@ -31,12 +31,14 @@ _OVERDUE_SHARE: Final = 8  # a batch that runs late is expected to need this par
 class Verdict(NamedTuple):
     """Why a request is refused: the time it would need, and when to try again.
 
-    `hopeless`: not even an idle engine could answer it in time.
+    `hopeless`: not even an idle engine could answer it in time. `place`: where it would wait, from
+    0, ahead of all, to 1.
     """
 
     needed_ns: int
     retry_after_ns: int
     hopeless: bool
+    place: float
 
 
 class Admission:
@@ -101,26 +103,29 @@ class Admission:
         """None for a request to be let in."""
         times = self.service_time(job.shape_key)
         left_ns = job.due_ns - now_ns
-        self.urgency.came(left_ns=left_ns, alone_ns=times.predict_ns(1), now_ns=now_ns)
+        alone_ns = times.predict_ns(min(job.rows, self._max_rows))
+        self.urgency.came(left_ns=left_ns, alone_ns=alone_ns, now_ns=now_ns)
+        own_rows, others_ns, place = self._ahead(job)
+        if self._room.count:
+            self.urgency.stands(place, rows=job.rows)
         if self._has_time_for_all(job, times, now_ns=now_ns):
             return None
         left_ns -= min(_REPLY_NS, left_ns >> 4)
-        begin_ns = self._until_free(now_ns)
-        work_ns, place = self._ahead_and_own(job, times)
-        needed_ns = begin_ns + work_ns
-        later_ns = self.urgency.overtaken_ns(max(0.0, work_ns - times.best_ns), place=place)
+        needed_ns = self._until_free(now_ns) + self._drain_ns(own_rows, others_ns, job, times)
+        ahead_ns = (others_ns + own_rows * times.row_ns) * self.pace.factor / self._instances
+        later_ns = self.urgency.overtaken_ns(ahead_ns, place=place)
         cautious_ns = int((needed_ns + later_ns) * self.caution)
         if cautious_ns > left_ns:
-            alone_ns = times.predict_ns(min(job.rows, self._max_rows))
             hopeless = alone_ns > left_ns
             if hopeless and self._may_try(job, alone_ns, now_ns=now_ns):
                 return None
             hopeless = hopeless and job.deadline_ns is not None
-            return Verdict(alone_ns if hopeless else needed_ns, cautious_ns - left_ns, hopeless)
+            needed_ns = alone_ns if hopeless else needed_ns
+            return Verdict(needed_ns, cautious_ns - left_ns, hopeless, place)
         if self._ordered_by_deadline:
             late_ns = self._most_late_behind(job, needed_ns=needed_ns, now_ns=now_ns)
             if late_ns > 0:
-                return Verdict(needed_ns, int(late_ns), hopeless=False)
+                return Verdict(needed_ns, int(late_ns), hopeless=False, place=place)
         return None
 
     def most_rows(self, lane: Lane, first: Job, *, now_ns: int) -> int:
@@ -147,7 +152,8 @@ class Admission:
         times = self.service_time(key)
         expected_ns = times.predict_ns(batch.rows)
         self.pace.batch_ended(now_ns=now_ns, expected_ns=expected_ns, backlog=backlog)
-        times.limit_ns = self.urgency.batch_ns
+        if self._ordered_by_deadline:
+            times.limit_ns = self.urgency.batch_ns
         times.observe(rows=batch.rows, took_ns=took_ns)
         self._times.move_to_end(key)
 
@@ -170,9 +176,9 @@ class Admission:
             work_ns = float(times.drain_ns(job.rows))
         elif len(lanes) == 1 and job.shape_key in lanes and self._ordered_by_deadline:
             lane = lanes[job.shape_key]
-            rows_ns = (lane.rows + job.rows) * times.row_ns
-            work_ns = times.best_ns + rows_ns + self.urgency.overtaken_ns(rows_ns)
-            work_ns *= self.pace.factor
+            ahead_ns = lane.rows * times.row_ns
+            ahead_ns += self.urgency.overtaken_ns(ahead_ns)
+            work_ns = (times.best_ns + ahead_ns + job.rows * times.row_ns) * self.pace.factor
             due_ns = min(due_ns, due_of(lane.first_key))
         else:
             return False
@@ -186,31 +192,34 @@ class Admission:
             return left_ns
         return max(0, now_ns - self._last_start_ns) // _OVERDUE_SHARE
 
-    def _ahead_and_own(self, job: Job, times: ServiceTime) -> tuple[int, float]:
-        """The time for what is ahead of a request and for itself; and its place among all, 0..1."""
-        lanes = self._room.lanes
-        if not lanes:  # no backlog
-            return self._of_instances(times.drain_ns(job.rows), job, times), 1.0
-        own_rows, others_ns, ahead_rows, all_rows = job.rows, 0, 0, 0
-        for shape_key, lane in lanes.items():
+    def _ahead(self, job: Job) -> tuple[int, int, float]:
+        """What waits ahead of a request: rows of its shape, the time of others; and its place.
+
+        The place is the share of all waiting rows that is ahead, 0 where nothing waits.
+        """
+        own_rows = others_ns = ahead_rows = all_rows = 0
+        for shape_key, lane in self._room.lanes.items():
             rows = lane.rows_before(job.key)
             ahead_rows += rows
             all_rows += lane.rows
             if shape_key == job.shape_key:
-                own_rows += rows
+                own_rows = rows
             else:
                 others_ns += self.service_time(shape_key).drain_ns(rows)
-        place = ahead_rows / all_rows
-        self.urgency.stands(place)
-        if own_rows > times.best_rows:  # who waits behind fills the last batch
-            own_rows = -(-own_rows // times.best_rows) * times.best_rows
-        together_ns = int((others_ns + times.drain_ns(own_rows)) * self.pace.factor)
-        return self._of_instances(together_ns, job, times), place
+        return own_rows, others_ns, ahead_rows / all_rows if all_rows else 0.0
 
-    def _of_instances(self, together_ns: int, job: Job, times: ServiceTime) -> int:
-        """Work that instances share; a batch is not shared."""
+    def _drain_ns(self, own_rows: int, others_ns: int, job: Job, times: ServiceTime) -> int:
+        """The time for so much that is ahead of a request, and for itself."""
+        rows = own_rows + job.rows
+        if not self._room.lanes:  # no backlog
+            together_ns = times.drain_ns(rows)
+        else:
+            if rows > times.best_rows:  # who waits behind fills the last batch
+                rows = -(-rows // times.best_rows) * times.best_rows
+            together_ns = int((others_ns + times.drain_ns(rows)) * self.pace.factor)
         if self._instances == 1:
             return together_ns
+        # Instances share work; a batch is not shared.
         return max(together_ns // self._instances, times.predict_ns(min(job.rows, self._max_rows)))
 
     def _most_late_behind(self, job: Job, *, needed_ns: int, now_ns: int) -> float:

@@ -36,7 +36,8 @@ class Door:
         self._refusal = refusal
         self.closed = False
         self.in_level = [0] * (policy.levels + 1)
-        self._refusals: dict[Hashable, tuple[bytes, int]] = {}
+        self._refusals: dict[Hashable, tuple[bytes, int, float, int]] = {}
+        self._last_refused = (0.0, 0)  # its place among who waited, and its rows; 0 of nobody
 
     def admit(self, job: Job, *, now_ns: int) -> int:
         """Give a request its deadline and its place, or refuse it; returns its priority level."""
@@ -59,6 +60,7 @@ class Door:
         job.key = key_of(level=level, due_ns=order_ns, now_ns=now_ns)
         verdict = self._admission.judge(job, now_ns=now_ns)
         if verdict is not None:
+            self._last_refused = (verdict.place, job.rows if self._room.count else 0)
             raise self._told(verdict)
         return level
 
@@ -84,6 +86,7 @@ class Door:
 
     def _refused(self, reason: str) -> Unavailable:
         """A full queue; a batch later there is room again."""
+        self._last_refused = (0.0, 0)
         return self._refusal(
             f"model {self._name!r}: {reason}; send it again later",
             retry_after_ns=self._admission.turn_ns,
@@ -108,15 +111,21 @@ class Door:
     # --- what was refused ------------------------------------------------------------------------
 
     def refusal_of(self, kind: Hashable, *, now_ns: int) -> bytes | None:
-        """What was answered to a request of the same kind, where nothing has changed since."""
+        """What was answered to a request of the same kind, where nothing has changed since.
+
+        It counts among those who come as if it had been judged.
+        """
         known = self._refusals.get(kind)
-        return None if known is None or now_ns >= known[1] else known[0]
+        if known is None or now_ns >= known[1]:
+            return None
+        self._admission.urgency.stands(known[2], rows=known[3])
+        return known[0]
 
     def remember_refusal(self, kind: Hashable, answer: bytes, *, until_ns: int) -> None:
-        """Keep what a front end answered, until the queue moves or that moment."""
+        """Keep what a front end answered at last, until the queue moves or that moment."""
         if len(self._refusals) >= _MAX_REFUSALS:
             self._refusals.clear()
-        self._refusals[kind] = (answer, until_ns)
+        self._refusals[kind] = (answer, until_ns, *self._last_refused)
 
     def forget_refusals(self) -> None:
         """The queue has moved: requests are to be judged anew."""

@@ -9,14 +9,15 @@ from typing import Final
 _WINDOW_NS: Final = 1_000_000_000
 _BATCHES: Final = 2.5  # that fit into a deadline: the one that runs, its own, and what else may be
 _NEVER: Final = 1 << 60
-_STEP: Final = 1 / 256  # of what one request tells of all
+_STEP: Final = 1 / 64  # of what one row tells of all
 _MOST_OVERTAKING: Final = 0.75
 
 
 class Urgency:
     """Learns from the requests that come to one model, whether they are let in or not.
 
-    `overtaking`: the share of those who wait that who comes goes ahead of, on average; 0..1.
+    `overtaking`: which share of those who wait a new request goes ahead of, on average over the
+    rows that come; 0..1. Half of it is forgotten each second, all of it after a pause.
     """
 
     def __init__(self) -> None:
@@ -28,33 +29,39 @@ class Urgency:
     def batch_ns(self) -> float:
         """How long a batch may take, so that who comes while it runs can still be answered.
 
-        By the shortest time that a request of the last one to two seconds was given.
+        By the shortest time that a request of the last seconds was given.
         """
         return min(self._least_ns, self._least_before_ns) / _BATCHES
 
     def came(self, *, left_ns: int, alone_ns: int, now_ns: int) -> None:
         """A request has come with so much time left; alone, it would take `alone_ns`.
 
-        One that is nearly hopeless does not make batches shorter: none would be short enough.
+        One that is nearly hopeless does not make batches shorter: none would be short enough. Nor
+        does one of which nothing is known yet (0).
         """
         if now_ns - self._window_ns > _WINDOW_NS:
             follows = now_ns - self._window_ns <= 2 * _WINDOW_NS
             self._least_before_ns = self._least_ns if follows else _NEVER
+            self.overtaking = self.overtaking / 2 if follows else 0.0
             self._window_ns, self._least_ns = now_ns, _NEVER
-        if left_ns < self._least_ns and left_ns >= _BATCHES * alone_ns:
+        if left_ns < self._least_ns and left_ns >= _BATCHES * alone_ns > 0:
             self._least_ns = left_ns
 
-    def stands(self, place: float) -> None:
-        """A request that has come would wait at that place: from 0, ahead of all, to 1, the end."""
-        overtaking = self.overtaking + _STEP * (1.0 - place - self.overtaking)
+    def stands(self, place: float, *, rows: int) -> None:
+        """So many rows have come that would wait at that place: from 0, ahead of all, to 1."""
+        step = min(1.0, rows * _STEP)
+        overtaking = self.overtaking + step * (1.0 - place - self.overtaking)
         self.overtaking = min(_MOST_OVERTAKING, overtaking)
 
-    def overtaken_ns(self, waiting_ns: float, *, place: float = 1.0) -> float:
-        """What will come later and go ahead of a request at that place, before which so much waits.
+    def overtaken_ns(self, ahead_ns: float, *, place: float = 1.0) -> float:
+        """The time kept for those who come later and go ahead of a request at that place.
 
-        Where a share s of the engine's time goes to those who overtake, W ahead become W / (1 - s)
-        (Cobham 1954, Priority assignment in waiting line problems). Who stands further ahead is
-        overtaken by fewer, in proportion.
+        `ahead_ns` is the time of what is ahead of it now. Where a share s of what the engine does
+        meanwhile is for who overtakes, W becomes W / (1 - s) (Cobham 1954, Priority assignment in
+        waiting line problems). s is the share that they have of all that comes, so that each gets
+        as much of the engine as it asks for in proportion. Who waits moves from its place to the
+        front, and is passed by ever fewer: on average by `overtaking` from the end, and in
+        proportion from elsewhere.
         """
         share = self.overtaking * place
-        return waiting_ns * share / (1.0 - share)
+        return ahead_ns * share / (1.0 - share)

@@ -20,6 +20,7 @@ DEADLINE_MS, MIXED_DEADLINES_MS = 100.0, (20.0, 100.0, 500.0)
 _MIXED_OFFERED = 1.5
 _RECOVERY = ((3.0, 2.0), (0.5, 2.0))  # times the capacity, seconds
 _LONGEST_CAPACITY_S, _WARM_UP_S = 2.0, 0.5
+_MOST_CHANGE = 1.5  # of the capacity during a run, before that says more of the machine
 _GRPC_CONNECTIONS = 4
 _HTTP_CONNECTIONS = 2048  # each carries one request: fewer would shed load in the client
 _IDLE_SHARE, _IDLE_S, _MOST_SETTLE_S = 0.05, 0.2, 30.0
@@ -130,6 +131,14 @@ def settle(target: Target) -> None:
             return
 
 
+def _answering(bench: Bench, seconds: float) -> dict[str, Any]:
+    """A closed loop. Raises StepFailed where nothing is answered."""
+    run = bench.closed(seconds)
+    if not run["answered_per_s"]:
+        raise StepFailed(f"{bench.target.name} answered nothing: {run['refused']}")
+    return run
+
+
 def brief_capacity_per_s(bench: Bench) -> float:
     """What a server bears, roughly."""
     bench.closed(_WARM_UP_S)
@@ -149,9 +158,7 @@ def measure(
     """
     short_s = min(duration_s, _LONGEST_CAPACITY_S)
     bench.closed(min(short_s, _WARM_UP_S))
-    closed = [bench.closed(short_s)]
-    if not closed[0]["answered_per_s"]:
-        raise StepFailed(f"{bench.target.name} answered nothing: {closed[0]['refused']}")
+    closed = [_answering(bench, short_s)]
 
     def capacity_per_s() -> float:
         return max(float(closed[-1]["answered_per_s"]), least_capacity_per_s)
@@ -160,10 +167,14 @@ def measure(
         before_per_s = capacity_per_s()
         phases = [(times * before_per_s, duration_s)]
         run = bench.open(phases, deadlines_ms=deadlines_ms, seed=seed)
-        closed.append(bench.closed(short_s))
+        closed.append(_answering(bench, short_s))
+        after_per_s = capacity_per_s()
+        if max(before_per_s, after_per_s) > _MOST_CHANGE * min(before_per_s, after_per_s):
+            changed = f"the capacity changed from {before_per_s:,.0f} to {after_per_s:,.0f}/s"
+            run["reasons"].append(f"{changed} meanwhile, by more than a factor of {_MOST_CHANGE}")
         return {
             "offered": times,
-            "reference_per_s": (before_per_s + capacity_per_s()) / 2,
+            "reference_per_s": (before_per_s + after_per_s) / 2,
             **run,
         }
 

@@ -64,7 +64,7 @@ def test_a_refusal_tells_how_much_time_is_missing(make):
     # 40 and 100 with caution are 147; 5 of the 120 are for the way: 32 are missing.
     verdict = _judge(admission, _job(120))
 
-    assert verdict == Verdict(140 * MS, 32 * MS, hopeless=False)
+    assert verdict == Verdict(140 * MS, 32 * MS, hopeless=False, place=0.0)
 
 
 def test_a_short_deadline_keeps_a_16th_for_the_way(make):
@@ -74,7 +74,7 @@ def test_a_short_deadline_keeps_a_16th_for_the_way(make):
     # Of 32, two are for the way, so 30 are left; 101 with caution are 106.05.
     verdict = _judge(admission, _job(32))
 
-    assert verdict == Verdict(100 * MS, int(76.05 * MS), hopeless=True)
+    assert verdict == Verdict(100 * MS, int(76.05 * MS), hopeless=True, place=0.0)
 
 
 def test_a_large_request_needs_several_batches(make):
@@ -104,22 +104,45 @@ def test_what_waits_behind_does_not_count_for_the_request_itself(make):
     assert _judge(admission, _job(330, rows=8)) is None
 
 
+def _least_left_ms(admission, *, overtaking: float) -> int:
+    """The least whole time with which one row is let in behind all others."""
+    for left_ms in range(21, 2_000):
+        admission.urgency.overtaking = overtaking * 64 / 63  # the request itself overtakes nobody
+        if _judge(admission, _job(left_ms)) is None:
+            return left_ms
+    raise AssertionError("nothing is let in")
+
+
 @pytest.mark.parametrize(
-    ("overtaking", "left_ms", "let_in"), [(0.0, 220, True), (0.6, 365, False), (0.6, 375, True)]
+    ("pace", "instances", "ahead_ms"), [(1.0, 1, 100), (2.0, 1, 200), (1.0, 2, 50)]
 )
-def test_who_can_wait_leaves_time_for_urgent_ones_that_will_come(make, overtaking, left_ms, let_in):
+def test_who_can_wait_leaves_time_for_urgent_ones_that_will_come(make, pace, instances, ahead_ms):
+    admission, room = make(instances=instances)
+    _judge(admission, _job(1))
+    admission.pace.factor = pace
+    room.add(_job(20, rows=8))
+
+    least_ms = _least_left_ms(admission, overtaking=0)
+
+    kept_ms = _least_left_ms(admission, overtaking=0.6) - least_ms
+    assert kept_ms == pytest.approx(1.05 * 1.5 * ahead_ms, abs=2)  # with caution
+
+
+def test_how_many_are_overtaken_is_learned_from_who_is_judged(make):
     admission, room = make()
-    room.add(_job(120, rows=8))
-    admission.urgency.overtaking = overtaking
+    _judge(admission, _job(1))
+    room.add(_job(500, rows=8))
 
-    verdict = _judge(admission, _job(left_ms))  # 100 ms ahead, which become 250, and 100 of its own
+    for _ in range(300):
+        _judge(admission, _job(100))
+        _judge(admission, _job(600))
 
-    assert (verdict is None) == let_in
-    assert let_in or verdict.needed_ns == 200 * MS
+    assert admission.urgency.overtaking == pytest.approx(0.5, abs=0.02)
 
 
 def test_who_goes_ahead_of_all_needs_no_time_for_others(make):
     admission, room = make()
+    _judge(admission, _job(1))
     room.add(_job(5_000, rows=8))
     admission.urgency.overtaking = 0.6
 

@@ -78,10 +78,19 @@ class SharedCore:
         while self.next_ns <= self.now_ns:
             self.next_ns += self.random.expovariate(1) * self.gap_ns
             left_ns = self.random.choice(self.deadlines_ns)
-            job = Job((), rows=1, size_bytes=1, deadline_ns=self.now_ns + left_ns)
             self.offered[left_ns] += 1
+            if self.door.refusal_of(left_ns, now_ns=self.now_ns):
+                self.counts.refused += 1
+                self.now_ns += _REFUSE_NS
+                continue
+            job = Job((), rows=1, size_bytes=1, deadline_ns=self.now_ns + left_ns)
             try:
                 self.door.admit(job, now_ns=self.now_ns)
+            except Overloaded as refusal:
+                until_ns = self.now_ns + (refusal.retry_after_ns or 0)
+                self.door.remember_refusal(left_ns, b"no", until_ns=until_ns)
+                self.counts.refused += 1
+                self.now_ns += _REFUSE_NS
             except RidgelineError:
                 self.counts.refused += 1
                 self.now_ns += _REFUSE_NS
@@ -100,6 +109,7 @@ class SharedCore:
             return
         most_rows = admission.most_rows(lane, first, now_ns=start_ns)
         batch = self.room.take(lane, most_rows=most_rows)
+        self.door.forget_refusals()
         admission.engine_free_ns = admission.expect(batch, begin_ns=start_ns)
         left_ns = (_BATCH_NS + batch.rows * _ROW_NS) * self.random.lognormvariate(0, 0.08)
         while left_ns > _DOZE_NS:
@@ -107,6 +117,7 @@ class SharedCore:
             self.now_ns += _DOZE_NS
             self._read()
         self.now_ns += int(left_ns)
+        self.door.forget_refusals()
         admission.engine_free_ns = 0
         now_ns, backlog = self.now_ns, bool(self.room.count)
         admission.learn(batch, took_ns=now_ns - start_ns, now_ns=now_ns, backlog=backlog)

@@ -54,9 +54,15 @@ def test_no_batch_is_made_shorter_for_who_could_hardly_be_answered_alone(urgency
     assert urgency.batch_ns == 40 * MS
 
 
+def test_of_what_is_unknown_no_batch_is_made_shorter(urgency):
+    _came(urgency, 0, alone_ms=0)
+
+    assert urgency.batch_ns > 3600 * S
+
+
 def test_who_goes_ahead_of_half_of_those_who_wait_doubles_their_time(urgency):
     for _ in range(4000):
-        urgency.stands(0.5)
+        urgency.stands(0.5, rows=1)
 
     assert urgency.overtaking == pytest.approx(0.5)
     assert urgency.overtaken_ns(100 * MS) == pytest.approx(100 * MS)
@@ -64,7 +70,7 @@ def test_who_goes_ahead_of_half_of_those_who_wait_doubles_their_time(urgency):
 
 def test_who_stands_ahead_is_overtaken_by_fewer(urgency):
     for _ in range(4000):
-        urgency.stands(0.5)
+        urgency.stands(0.5, rows=1)
 
     assert urgency.overtaken_ns(90 * MS, place=0.2) == pytest.approx(10 * MS)
     assert urgency.overtaken_ns(90 * MS, place=0.0) == 0
@@ -72,13 +78,36 @@ def test_who_stands_ahead_is_overtaken_by_fewer(urgency):
 
 def test_whatever_comes_some_of_the_time_is_left_for_those_who_wait(urgency):
     for _ in range(10_000):
-        urgency.stands(0.0)
+        urgency.stands(0.0, rows=1)
 
     assert urgency.overtaken_ns(100 * MS) == pytest.approx(300 * MS)
 
 
 def test_those_who_queue_at_the_end_overtake_nobody(urgency):
     for _ in range(1000):
-        urgency.stands(1.0)
+        urgency.stands(1.0, rows=1)
 
     assert urgency.overtaken_ns(100 * MS) == 0
+
+
+def test_a_request_of_many_rows_tells_as_much_as_many_requests(urgency):
+    others = Urgency()
+    urgency.stands(0.2, rows=16)
+    for _ in range(16):
+        others.stands(0.2, rows=1)
+
+    assert urgency.overtaking == pytest.approx(others.overtaking, rel=0.15)
+    urgency.stands(0.4, rows=1000)
+    assert urgency.overtaking == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("after_s", "overtaking"), [(0.9, 0.6), (1.1, 0.3), (2.1, 0.0), (3600, 0.0)]
+)
+def test_when_the_urgent_ones_have_gone_nothing_is_kept_free_soon(urgency, after_s, overtaking):
+    _came(urgency, 20)
+    urgency.stands(0.4, rows=64)
+
+    _came(urgency, 500, after_s=after_s)
+
+    assert urgency.overtaking == pytest.approx(overtaking)
