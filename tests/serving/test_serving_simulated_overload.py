@@ -176,3 +176,20 @@ def test_an_overload_that_ends_leaves_nothing_behind():
 
     assert not counts.late
     assert not counts.refused
+
+
+def test_a_remembered_refusal_counts_among_those_who_come():
+    core = SharedCore(per_s=1, deadlines_ns=(S,), seed=1)
+    now_ns, urgency = core.now_ns, core.admission.urgency
+    core.admission.engine_free_ns = now_ns + 50 * MS
+    patient = Job((), rows=8, size_bytes=1, deadline_ns=now_ns + S)
+    core.door.admit(patient, now_ns=now_ns)
+    core.room.add(patient)
+    with pytest.raises(Overloaded):
+        core.door.admit(Job((), rows=1, size_bytes=1, deadline_ns=now_ns + 20 * MS), now_ns=now_ns)
+    core.door.remember_refusal("urgent", b"no", until_ns=now_ns + MS)
+    once = urgency.overtaking
+
+    assert core.door.refusal_of("urgent", now_ns=now_ns) == b"no"
+
+    assert urgency.overtaking == pytest.approx(2 * once, rel=0.05)
