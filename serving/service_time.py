@@ -20,7 +20,7 @@ _UNSEEN_POWER: Final = 0.8  # of the rows, for the time of a size that has never
 # Measured on two cores with a network of 78 MFLOP, in batches of 6 and of 16.
 BATCH_COST_NS: Final = 300_000
 _GOOD_ENOUGH: Final = 0.97  # of the best rows per second: a larger batch would only delay them
-_LEAST_SHARE: Final = 0.9  # of them, that is not given up for a shorter batch
+_LEAST_SHARE: Final = 0.95  # of them, that is not given up for a shorter batch
 
 
 def ladder(max_rows: int) -> tuple[int, ...]:
@@ -38,7 +38,7 @@ class ServiceTime:
 
     `batch_cost_ns` is not part of that time, but of the choice of the best size. Where a batch of
     that takes longer than `limit_ns`, the best size is a smaller one, unless that costs more than a
-    tenth of the throughput.
+    twentieth of the throughput.
     """
 
     def __init__(self, max_rows: int, *, batch_cost_ns: int = 0) -> None:

@@ -150,15 +150,15 @@ def test_who_goes_ahead_of_all_needs_no_time_for_others(make):
 
 
 def test_batches_become_shorter_for_urgent_requests(make):
-    admission, room = make(time_ns=lambda rows: (10 + 20 * rows) * MS)
+    admission, room = make(time_ns=lambda rows: (8 + 20 * rows) * MS)
     room.add(_job(5_000))
     batch = room.take(room.next_lane(), most_rows=1)
     before = admission.best_rows
 
     _judge(admission, _job(250))
-    admission.learn(batch, took_ns=30 * MS, now_ns=NOW_NS, backlog=False)
+    admission.learn(batch, took_ns=28 * MS, now_ns=NOW_NS, backlog=False)
 
-    assert (before, admission.best_rows) == (6, 4)  # 90 ms instead of 130
+    assert (before, admission.best_rows) == (6, 4)  # 88 ms instead of 128
 
 
 def test_priority_counts_before_deadlines(make):
