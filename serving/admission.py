@@ -32,7 +32,7 @@ class Verdict(NamedTuple):
     """Why a request is refused: the time it would need, and when to try again.
 
     `hopeless`: not even an idle engine could answer it in time. `place`: where it would wait, from
-    0, ahead of all, to 1.
+    0, ahead of all, to 1; 0 where nobody waits.
     """
 
     needed_ns: int
@@ -105,12 +105,13 @@ class Admission:
         left_ns = job.due_ns - now_ns
         alone_ns = times.predict_ns(min(job.rows, self._max_rows))
         self.urgency.came(left_ns=left_ns, alone_ns=alone_ns, now_ns=now_ns)
-        own_rows, others_ns, place = self._ahead(job)
+        place = self._room.place_of(job.key)
         if self._room.count:
             self.urgency.stands(place, rows=job.rows)
-        if self._has_time_for_all(job, times, now_ns=now_ns):
+        if self._has_time_for_all(job, times, place=place, now_ns=now_ns):
             return None
         left_ns -= min(_REPLY_NS, left_ns >> 4)
+        own_rows, others_ns = self._ahead(job)
         needed_ns = self._until_free(now_ns) + self._drain_ns(own_rows, others_ns, job, times)
         ahead_ns = (others_ns + own_rows * times.row_ns) * self.pace.factor / self._instances
         later_ns = self.urgency.overtaken_ns(ahead_ns, place=place)
@@ -166,23 +167,26 @@ class Admission:
         else:
             self.caution = max(_LEAST_CAUTION, self.caution - _CAUTION_DOWN)
 
-    def _has_time_for_all(self, job: Job, times: ServiceTime, *, now_ns: int) -> bool:
+    def _has_time_for_all(self, job: Job, times: ServiceTime, *, place: float, now_ns: int) -> bool:
         """Whether a request, and all that waits, is done before even the first of it is due.
 
         Mostly it is so, and easy to see.
         """
-        lanes, due_ns = self._room.lanes, job.due_ns
+        lanes, first_due_ns, later_ns = self._room.lanes, job.due_ns, 0.0
         if not lanes:
             work_ns = float(times.drain_ns(job.rows))
         elif len(lanes) == 1 and job.shape_key in lanes and self._ordered_by_deadline:
             lane = lanes[job.shape_key]
-            ahead_ns = lane.rows * times.row_ns
-            ahead_ns += self.urgency.overtaken_ns(ahead_ns)
-            work_ns = (times.best_ns + ahead_ns + job.rows * times.row_ns) * self.pace.factor
-            due_ns = min(due_ns, due_of(lane.first_key))
+            rows_ns = (lane.rows + job.rows) * times.row_ns
+            work_ns = (times.best_ns + rows_ns) * self.pace.factor
+            later_ns = self.urgency.overtaken_ns(rows_ns * self.pace.factor, place=place)
+            first_due_ns = min(first_due_ns, due_of(lane.first_key))
         else:
             return False
-        return now_ns + self.caution * (self._until_free(now_ns) + work_ns) <= due_ns
+        needed_ns = self._until_free(now_ns) + work_ns
+        if now_ns + self.caution * needed_ns > first_due_ns:
+            return False
+        return now_ns + self.caution * (needed_ns + later_ns) <= job.due_ns
 
     def _until_free(self, now_ns: int) -> int:
         if not self.engine_free_ns:
@@ -192,21 +196,16 @@ class Admission:
             return left_ns
         return max(0, now_ns - self._last_start_ns) // _OVERDUE_SHARE
 
-    def _ahead(self, job: Job) -> tuple[int, int, float]:
-        """What waits ahead of a request: rows of its shape, the time of others; and its place.
-
-        The place is the share of all waiting rows that is ahead, 0 where nothing waits.
-        """
-        own_rows = others_ns = ahead_rows = all_rows = 0
+    def _ahead(self, job: Job) -> tuple[int, int]:
+        """What waits ahead of a request: rows of its shape, and the time of those of others."""
+        own_rows = others_ns = 0
         for shape_key, lane in self._room.lanes.items():
             rows = lane.rows_before(job.key)
-            ahead_rows += rows
-            all_rows += lane.rows
             if shape_key == job.shape_key:
                 own_rows = rows
             else:
                 others_ns += self.service_time(shape_key).drain_ns(rows)
-        return own_rows, others_ns, ahead_rows / all_rows if all_rows else 0.0
+        return own_rows, others_ns
 
     def _drain_ns(self, own_rows: int, others_ns: int, job: Job, times: ServiceTime) -> int:
         """The time for so much that is ahead of a request, and for itself."""

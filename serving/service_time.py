@@ -37,7 +37,7 @@ class ServiceTime:
     """Predicts the time of a batch, in nanoseconds, for 1..max_rows rows; 0 while unknown.
 
     `batch_cost_ns` is not part of that time, but of the choice of the best size. Where a batch of
-    that takes longer than `limit_ns`, the best size is a smaller one, unless that costs more than a
+    that size takes longer than `limit_ns`, the best one is smaller, unless that costs more than a
     twentieth of the throughput.
     """
 

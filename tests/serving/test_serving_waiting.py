@@ -57,6 +57,16 @@ def test_a_place_by_hand():
     assert due_of(key_of(level=1, due_ns=5_007, now_ns=4_880)) == 5_007
 
 
+@pytest.mark.parametrize(("key", "place"), [(1, 0.0), (10, 0.25), (35, 0.75), (40, 1.0), (99, 1.0)])
+def test_where_a_request_would_stand_counts_places_of_all_shapes(key, place):
+    room = WaitingRoom()
+    assert room.place_of(key) == 0
+    for own, shape in ((10, None), (10, None), (20, "a"), (30, "a"), (40, "b")):
+        room.add(_job(key=own, shape=shape))
+
+    assert room.place_of(key) == place
+
+
 def test_the_smallest_place_goes_first_and_equals_in_the_order_of_arrival():
     jobs = [_job(key=key) for key in (5, 3, 5, 1, 3)]
     lane = _lane(*jobs)
