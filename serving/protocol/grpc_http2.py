@@ -76,6 +76,7 @@ class GrpcService:
                 head=head,
                 method=method,
                 max_request_bytes=self.max_request_bytes,
+                like_triton=self.dataplane.like_triton,
                 tasks=self.tasks,
             )
         return Call(connection, number, head=head, service=self)

@@ -87,7 +87,7 @@ def _handler(method: AnyMethod, *, dataplane: DataPlane) -> Any:
     streams = isinstance(method, StreamMethod)
     kind = grpc.stream_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
     return kind(
-        _streaming(method)
+        _streaming(method, dataplane=dataplane)
         if isinstance(method, StreamMethod)
         else _answering(method, dataplane=dataplane),
         request_deserializer=method.request.FromString,
@@ -117,7 +117,7 @@ def _answering(
 
 
 def _streaming(
-    method: StreamMethod,
+    method: StreamMethod, *, dataplane: DataPlane
 ) -> Callable[[AsyncIterator[Any], grpc.aio.ServicerContext], Awaitable[None]]:
     """The same for a method that streams: each message is written before the next one is made."""
 
@@ -130,7 +130,7 @@ def _streaming(
                 async for response in responses:
                     await context.write(response)
         except Exception as error:  # noqa: BLE001 - the table logs what it does not know
-            await _abort(context, error)
+            await _abort(context, error, like_triton=dataplane.like_triton)
 
     return answer
 
@@ -140,9 +140,7 @@ def _deadline_ns(context: grpc.aio.ServicerContext) -> int | None:
     return None if left_s is None else time.monotonic_ns() + int(left_s * _NS_PER_S)
 
 
-async def _abort(
-    context: grpc.aio.ServicerContext, error: Exception, *, like_triton: bool = False
-) -> Any:
+async def _abort(context: grpc.aio.ServicerContext, error: Exception, *, like_triton: bool) -> Any:
     code, _, text = status_of(error, like_triton=like_triton)
     return await context.abort(code, text, retry_metadata(error))
 

@@ -36,10 +36,12 @@ class StreamCall(Stream):
         head: CallHead,
         method: StreamMethod,
         max_request_bytes: int,
+        like_triton: bool,
         tasks: set[asyncio.Task[None]],
     ) -> None:
         super().__init__(connection, number, paced=True)
         self._head, self._method, self._most_bytes = head, method, max_request_bytes
+        self._like_triton = like_triton
         self._reader = MessageReader(most=max_request_bytes)
         self._messages: deque[tuple[bool, bytes]] = deque()
         self._message_bytes = 0  # held by those that nobody has taken yet
@@ -122,7 +124,7 @@ class StreamCall(Stream):
             if timer.expired():
                 text = "the deadline of the call has passed"
                 return grpc_wire.trailers_block(grpc.StatusCode.DEADLINE_EXCEEDED, text)
-            code, _, text = status_of(error)
+            code, _, text = status_of(error, like_triton=self._like_triton)
             return grpc_wire.trailers_block(code, text, retry_metadata(error))
         return grpc_wire.trailers_block(grpc.StatusCode.OK, "")
 

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from ridgeline.errors import InvalidInput, NotFound, Overloaded
+from ridgeline.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded
 from serving.dataplane import DataPlane
 from serving.protocol import grpc_stream
 from serving.protocol.grpc_http2 import GrpcService
@@ -426,6 +426,26 @@ async def test_an_error_ends_the_call_where_the_client_wants_a_status(stream):
     with pytest.raises(Failed, match="nobody") as caught:
         await call.read()
     assert caught.value.args[0] == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+@pytest.mark.parametrize(
+    ("like_triton", "status"), [(False, "DEADLINE_EXCEEDED"), (True, "UNAVAILABLE")]
+)
+async def test_that_status_is_tritons_where_its_codes_are_asked_for(
+    stream, registry, dataplane, monkeypatch, like_triton, status
+):
+    async def late(_request):
+        raise DeadlineExceeded("it waited too long")
+
+    monkeypatch.setattr(registry.models["double"], "infer", late)
+    dataplane.like_triton = like_triton
+    call = stream(metadata=(("triton_grpc_error", "true"),))
+
+    call.write(_request(1))
+
+    with pytest.raises(Failed, match="it waited too long") as caught:
+        await call.read()
+    assert caught.value.args[0] == grpc.StatusCode[status].value[0]
 
 
 async def test_a_client_that_goes_away_takes_its_requests_back(stream, registry):
