@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -302,6 +303,22 @@ def test_mixed_images_carry_as_much_of_a_label_as_of_an_image() -> None:
     assert np.asarray(mixed)[:, 0, 0, 0] == pytest.approx(np.asarray(shares)[:, 1])
     assert np.asarray(shares).sum(axis=1) == pytest.approx(1)
     assert 0.5 <= np.asarray(shares)[0, 0] < 1
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_no_epoch_waits_for_a_tuner_of_its_batches(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = []
+    real = keras.Model.fit
+
+    def seen(network: keras.Model, batches: tf.data.Dataset, **rest: Any) -> Any:
+        tuned.append(batches.options().autotune.enabled)
+        return real(network, batches, **rest)
+
+    monkeypatch.setattr(keras.Model, "fit", seen)
+    fit(recipe(epochs=2))
+    assert tuned == [False, False]
 
 
 def test_large_samples_are_evaluated_a_few_at_a_time() -> None:
