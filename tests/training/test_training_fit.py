@@ -152,6 +152,24 @@ def test_a_shift_moves_a_pixel_no_further_than_its_bound() -> None:
     assert 2 <= furthest <= math.ceil(0.1 * 32)
 
 
+def test_a_turn_and_a_zoom_go_about_the_middle_and_no_further_than_their_bounds() -> None:
+    keras.utils.set_random_seed(1)
+    images = np.zeros((400, 33, 33, 1), np.float32)
+    images[:, 15:18, 25:28] = 1  # ten pixels to the right of the middle
+    [layer] = augmentation_layers(Augmentation(rotation_degrees=30, zoom=0.2))
+
+    moved = np.asarray(layer(images, training=True))[..., 0]
+
+    places = np.arange(33) - 16
+    mass = moved.sum(axis=(1, 2))
+    down = (moved.sum(axis=2) * places).sum(axis=1) / mass
+    right = (moved.sum(axis=1) * places).sum(axis=1) / mass
+    turns, distances = np.degrees(np.arctan2(down, right)), np.hypot(down, right)
+    assert -30.5 < turns.min() < -28 < 28 < turns.max() < 30.5
+    assert 10 / 1.2 - 0.2 < distances.min() < 8.6 < 12 < distances.max() < 10 / 0.8 + 0.2
+    assert abs(np.corrcoef(turns, distances)[0, 1]) < 0.2  # drawn one by one
+
+
 def test_an_answer_that_is_not_finite_is_a_wrong_one() -> None:
     class Answers:
         def predict(self, _inputs: Any, **_: Any) -> np.ndarray:
