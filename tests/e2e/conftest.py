@@ -13,6 +13,8 @@ import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
 
+from tests.e2e.official_clients import PROTOCOLS
+
 MACHINE = {
     "fingerprint": {
         **{"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "platform": "here"},
@@ -24,12 +26,7 @@ MACHINE = {
     "measured_at": "2026-01-02T03:04:05+00:00",
     "gemm": [],
 }
-CLIENTS = {
-    "grpc": tritonclient.grpc,
-    "grpc.aio": tritonclient.grpc.aio,
-    "http": tritonclient.http,
-    "http.aio": tritonclient.http.aio,
-}
+CLIENTS = {**PROTOCOLS, "grpc.aio": tritonclient.grpc.aio, "http.aio": tritonclient.http.aio}
 
 
 class Client:
@@ -97,6 +94,11 @@ def talk(request, gateway, authority):
         return result
 
     return run
+
+
+@pytest.fixture(params=PROTOCOLS)
+def protocol(request):
+    return request.param
 
 
 @pytest.fixture
