@@ -9,7 +9,8 @@ from typing import Final
 _WINDOW_NS: Final = 1_000_000_000
 _BATCHES: Final = 2.5  # that fit into a deadline: the one that runs, its own, and what else may be
 _NEVER: Final = 1 << 60
-_STEP: Final = 1 / 64  # of what one row tells of all
+_STEP: Final = 1 / 64  # of what one request tells of all, where each has as many rows
+_MOST_STEP: Final = 1 / 4  # of what one tells that has many more rows than the others
 _MOST_OVERTAKING: Final = 0.75
 
 
@@ -22,6 +23,7 @@ class Urgency:
 
     def __init__(self) -> None:
         self.overtaking = 0.0
+        self._rows = 0.0  # of the requests that came last; none before the first
         self._window_ns = 0  # when it began
         self._least_ns, self._least_before_ns = _NEVER, _NEVER
 
@@ -49,7 +51,12 @@ class Urgency:
 
     def stands(self, place: float, *, rows: int) -> None:
         """So many rows have come that would wait at that place: from 0, ahead of all, to 1."""
-        step = min(1.0, rows * _STEP)
+        if not rows:
+            return
+        if not self._rows:  # as if others like it had come before
+            self._rows = rows / _STEP
+        self._rows += rows - self._rows * _STEP
+        step = min(_MOST_STEP, rows / self._rows)
         overtaking = self.overtaking + step * (1.0 - place - self.overtaking)
         self.overtaking = min(_MOST_OVERTAKING, overtaking)
 

@@ -36,9 +36,16 @@ class Counts:
 class SharedCore:
     """One core that reads Poisson arrivals, refuses or admits them, runs batches, answers."""
 
-    def __init__(self, *, per_s: float, deadlines_ns: tuple[int, ...], seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        per_s: float,
+        deadlines_ns: tuple[int, ...],
+        seed: int,
+        rows: tuple[int, ...] = (1,),
+    ) -> None:
         self.random = random.Random(seed)
-        self.gap_ns, self.deadlines_ns = S / per_s, deadlines_ns
+        self.gap_ns, self.deadlines_ns, self.rows = S / per_s, deadlines_ns, rows
         self.now_ns = S
         self.next_ns = S + self.random.expovariate(1) * self.gap_ns
         times = ServiceTime(_MAX_ROWS)
@@ -56,8 +63,8 @@ class SharedCore:
             refusal=Overloaded,
         )
         self.counts = Counts()
-        self.offered: Counter[int] = Counter()  # by deadline
-        self.answered: Counter[int] = Counter()
+        self.offered: Counter[tuple[int, int]] = Counter()  # by deadline and rows
+        self.answered: Counter[tuple[int, int]] = Counter()
 
     def run(self, seconds: float) -> Counts:
         """What becomes of the requests of so many seconds."""
@@ -78,17 +85,18 @@ class SharedCore:
         while self.next_ns <= self.now_ns:
             self.next_ns += self.random.expovariate(1) * self.gap_ns
             left_ns = self.random.choice(self.deadlines_ns)
-            self.offered[left_ns] += 1
-            if self.door.refusal_of(left_ns, now_ns=self.now_ns):
+            kind = (left_ns, self.random.choice(self.rows))
+            self.offered[kind] += 1
+            if self.door.refusal_of(kind, now_ns=self.now_ns):
                 self.counts.refused += 1
                 self.now_ns += _REFUSE_NS
                 continue
-            job = Job((), rows=1, size_bytes=1, deadline_ns=self.now_ns + left_ns)
+            job = Job((), rows=kind[1], size_bytes=1, deadline_ns=self.now_ns + left_ns)
             try:
                 self.door.admit(job, now_ns=self.now_ns)
             except Overloaded as refusal:
                 until_ns = self.now_ns + (refusal.retry_after_ns or 0)
-                self.door.remember_refusal(left_ns, b"no", until_ns=until_ns)
+                self.door.remember_refusal(kind, b"no", until_ns=until_ns)
                 self.counts.refused += 1
                 self.now_ns += _REFUSE_NS
             except RidgelineError:
@@ -121,11 +129,14 @@ class SharedCore:
         admission.engine_free_ns = 0
         now_ns, backlog = self.now_ns, bool(self.room.count)
         admission.learn(batch, took_ns=now_ns - start_ns, now_ns=now_ns, backlog=backlog)
-        for job in batch.jobs:
+        for job, _, end in batch.parts():
+            if end < job.rows:
+                continue  # the rest of it comes later
             admission.finished(job, now_ns=now_ns)
             self.now_ns += _ANSWER_NS
             self.counts.on_time += self.now_ns <= job.due_ns
-            self.answered[job.due_ns - job.arrived_ns] += self.now_ns <= job.due_ns
+            kind = (job.due_ns - job.arrived_ns, job.rows)
+            self.answered[kind] += self.now_ns <= job.due_ns
             self.counts.late += self.now_ns > job.due_ns
 
 
@@ -153,8 +164,23 @@ def test_neither_urgent_nor_patient_requests_are_crowded_out():
 
     core.run(1)
 
-    shares = [core.answered[left_ns] / core.offered[left_ns] for left_ns in deadlines_ns]
+    shares = [core.answered[left_ns, 1] / core.offered[left_ns, 1] for left_ns in deadlines_ns]
     assert min(shares) > 0.6 * max(shares), shares
+
+
+@pytest.mark.parametrize("times", [1.5, 3.0])
+def test_nor_are_they_by_requests_of_many_rows(times):
+    deadlines_ns, many = (20 * MS, 100 * MS, 500 * MS), _MAX_ROWS
+    cost_ns = (1 + many) / 2 * (_BATCH_NS / _MAX_ROWS + _ROW_NS) + _ADMIT_NS + _ANSWER_NS
+    core = SharedCore(per_s=times * S / cost_ns, deadlines_ns=deadlines_ns, seed=1, rows=(1, many))
+    core.run(1)
+
+    core.run(2)
+
+    shares = {kind: core.answered[kind] / count for kind, count in core.offered.items()}
+    of_many = [shares[left_ns, many] for left_ns in deadlines_ns]
+    assert min(of_many) > 0.4 * max(of_many), shares
+    assert all(shares[left_ns, 1] > 0.7 * shares[left_ns, many] for left_ns in deadlines_ns), shares
 
 
 def test_nothing_is_refused_that_the_core_can_do():
