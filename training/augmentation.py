@@ -4,6 +4,7 @@ They are part of the learner, not of the network, so that what is exported is th
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ def augmentation_layers(bounds: Augmentation | None) -> list[keras.Layer]:
     """Layers that change an image at random while training, and let it pass otherwise."""
     if bounds is None:
         return []
-    moves = bounds.shift + bounds.rotation_degrees + bounds.zoom
+    moves = max(bounds.shift, bounds.rotation_degrees, bounds.zoom)
     layers: list[tuple[float, Callable[[], keras.Layer]]] = [
         (bounds.flip, lambda: keras.layers.RandomFlip("horizontal")),
         (moves, lambda: Move(bounds)),
@@ -26,7 +27,27 @@ def augmentation_layers(bounds: Augmentation | None) -> list[keras.Layer]:
     return [make() for bound, make in layers if bound > 0]
 
 
-class Move(keras.layers.Layer):  # type: ignore[misc]  # keras publishes no types
+class _Redrawn(keras.layers.Layer):  # type: ignore[misc]  # keras publishes no types
+    """Draws each image anew in training; each subclass in its way, by random numbers of `seeds`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seeds = keras.random.SeedGenerator()
+
+    def call(self, images: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+        """[batch, rows, columns, channels], the same; each image has its own random numbers."""
+        return self.redraw(images) if training else images
+
+    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The same shape."""
+        return input_shape
+
+    @abstractmethod
+    def redraw(self, images: tf.Tensor) -> tf.Tensor:
+        """[batch, rows, columns, channels], the same."""
+
+
+class Move(_Redrawn):
     """Shifts, turns and zooms each image, all in one interpolation.
 
     Keras has a layer for each, but images that were interpolated three times are blurred, which
@@ -36,12 +57,9 @@ class Move(keras.layers.Layer):  # type: ignore[misc]  # keras publishes no type
     def __init__(self, bounds: Augmentation, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.bounds = bounds
-        self.seeds = keras.random.SeedGenerator()
 
-    def call(self, images: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    def redraw(self, images: tf.Tensor) -> tf.Tensor:
         """[batch, rows, columns, channels], the same; each image is moved in its own way."""
-        if not training:
-            return images
         count, rows, columns, _ = keras.ops.shape(images)
         turn = self._drawn(count, most=math.radians(self.bounds.rotation_degrees))
         zoom = 1 + self._drawn(count, most=self.bounds.zoom)
@@ -59,23 +77,16 @@ class Move(keras.layers.Layer):  # type: ignore[misc]  # keras publishes no type
     def _drawn(self, count: tf.Tensor, *, most: float) -> tf.Tensor:
         return keras.random.uniform((count,), -most, most, dtype="float32", seed=self.seeds)
 
-    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The same shape."""
-        return input_shape
 
-
-class CutOut(keras.layers.Layer):  # type: ignore[misc]  # keras publishes no types
+class CutOut(_Redrawn):
     """Makes a square of each image background (DeVries, Taylor: Cutout, 2017)."""
 
     def __init__(self, side: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.side = side
-        self.seeds = keras.random.SeedGenerator()
 
-    def call(self, images: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    def redraw(self, images: tf.Tensor) -> tf.Tensor:
         """[batch, rows, columns, channels], the same; each square has its own place."""
-        if not training:
-            return images
         shape = keras.ops.shape(images)
         centres = keras.random.uniform((shape[0], 2, 1, 1), seed=self.seeds)
         rows = keras.ops.reshape(keras.ops.linspace(0.0, 1.0, shape[1]), (1, -1, 1))
@@ -84,10 +95,6 @@ class CutOut(keras.layers.Layer):  # type: ignore[misc]  # keras publishes no ty
             keras.ops.abs(columns - centres[:, 1]) > self.side / 2
         )
         return images * keras.ops.cast(outside, images.dtype)[..., None]
-
-    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The same shape."""
-        return input_shape
 
 
 def mix_up(

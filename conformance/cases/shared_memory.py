@@ -24,6 +24,7 @@ def cases() -> Iterator[Case]:
     """Every case of this file."""
     for protocol in ("http", "grpc"):
         yield from _life(protocol)
+        yield from _odd_lives(protocol)
         yield from _refused_regions(protocol)
         yield from _inferences(protocol)
         yield from _refused_tensors(protocol)
@@ -154,6 +155,11 @@ def _life(protocol: str) -> Iterator[Case]:
         },
         Expected((ok,), {"one": {"status": ok}, "status": empty}),
     )
+
+
+def _odd_lives(protocol: str) -> Iterator[Case]:
+    """What is unusual, and refused or not."""
+    ok = _good(protocol)
     yield _case(
         protocol,
         "one-key-under-two-names",

@@ -1,5 +1,6 @@
 """The trace and logging extensions: settings read, changed, cleared, refused."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ def cases() -> Iterator[Case]:
     """Every case of this file."""
     for protocol in ("http", "grpc"):
         yield from _trace(protocol)
+        yield from _refused_trace(protocol)
         yield from _logging(protocol)
 
 
@@ -60,12 +62,12 @@ def _flat(ask: Ask) -> Ask:
     return asked
 
 
+def _trace_case(protocol: str, name: str, ask: Ask, expected: Expected, *models: str) -> Case:
+    return Case(f"{protocol}/trace/{name}", ask, expected, extension=_TRACE, models=models)
+
+
 def _trace(protocol: str) -> Iterator[Case]:
-    good = _good(protocol)
-
-    def case(name: str, ask: Ask, expected: Expected, *models: str) -> Case:
-        return Case(f"{protocol}/trace/{name}", ask, expected, extension=_TRACE, models=models)
-
+    good, case = _good(protocol), functools.partial(_trace_case, protocol)
     everything = {"trace_level": ["OFF"], "trace_rate": "1000", "trace_count": "-1"}
     yield case("settings", _trace_ask(protocol), Expected(good, everything))
     yield case(
@@ -101,8 +103,12 @@ def _trace(protocol: str) -> Iterator[Case]:
             Expected(good, {"set": {"body": settings}, "model": {"body": settings}}),
             "simple",
         )
+
+
+def _refused_trace(protocol: str) -> Iterator[Case]:
+    case = functools.partial(_trace_case, protocol)
     bad = Expected(_bad(protocol), {"error": ANY})
-    either = Expected((*good, *_bad(protocol)))  # Triton ignores what it does not know
+    either = Expected((*_good(protocol), *_bad(protocol)))  # Triton ignores what it does not know
     refused: tuple[tuple[str, dict[str, Any], Expected], ...] = (
         ("unknown-setting", {"trace_colour": "blue"}, either),
         ("unknown-level", {"trace_level": ["EVERYTHING"]}, either),
