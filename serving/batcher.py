@@ -6,25 +6,26 @@ was learned of how long batches take. How they run stands in `dispatching`, what
 """
 
 import asyncio
+import functools
 import time
-from collections.abc import Callable, Hashable
-from typing import Final
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
 from ridgeline.errors import Overloaded, RidgelineError, Unavailable
 from ridgeline.model import ModelSpec
 from serving.admission import Admission
-from serving.dispatching import Dispatcher
+from serving.dispatching import LONELY_REQUESTS, Dispatcher
 from serving.engine import Engine
-from serving.job import Job
+from serving.job import BatchOutputs, Job
+from serving.lone_runs import Bind
 from serving.policy import BatchPolicy
 from serving.service_time import ServiceTime
-from serving.statistics import FailureReason, ModelStatistics
+from serving.statistics import BatchTimes, FailureReason, ModelStatistics
 from serving.workers import EngineBudget
 
 AT_ONCE_NS: Final = 150_000  # a batch so short runs in the event loop: a thread would cost more
-_LONELY_GAP_NS: Final = 60_000  # one that comes sooner after such a batch has waited for its end
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -35,7 +36,8 @@ class Batcher(Dispatcher):
     is monotonic, in nanoseconds. `service_time` may hold what was learned while warming up. A
     refused request raises `refusal`. A batch expected to take `at_once_ns` at most runs in the
     event loop, which is for engines whose time does not depend on the data (0: none); with that
-    exception, everything but the run itself happens there.
+    exception, everything but the run itself happens there. `bind` gives memory of their own to
+    requests of so many rows that come alone.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Batcher(Dispatcher):
         budget: EngineBudget | None = None,
         ahead: int = 0,
         at_once_ns: int = 0,
+        bind: Bind | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         super().__init__(
@@ -64,6 +67,7 @@ class Batcher(Dispatcher):
             budget=budget,
             ahead=ahead,
             at_once_ns=at_once_ns,
+            bind=bind,
             clock=clock,
         )
 
@@ -91,8 +95,10 @@ class Batcher(Dispatcher):
             self._statistics.record_failure(FailureReason.REJECTED)
             self._rest(now_ns)
             raise
-        came_alone = not self._unanswered and now_ns > self._at_once_end_ns + _LONELY_GAP_NS
-        self._lonely = self._lonely + 1 if came_alone else 0
+        if self._unanswered or self._just_ran:
+            self._lonely = max(self._lonely - 2, 0)
+        else:
+            self._lonely = min(self._lonely + 1, 2 * LONELY_REQUESTS)
         self._room.add(job)
         self._door.in_level[level] += 1
         if not self._unanswered:
@@ -108,6 +114,38 @@ class Batcher(Dispatcher):
             asyncio.get_running_loop().call_soon(self._dispatch)
         else:
             self._rest(now_ns)
+
+    def run_alone(
+        self, payloads: Sequence[Any], *, rows: int, timeout_ns: int | None
+    ) -> BatchOutputs | None:
+        """The outputs for the raw inputs of a request, run at once; they hold until the next run.
+
+        While requests come one at a time, and this one does, too. None where it has to be
+        submitted.
+        """
+        if self._lonely < LONELY_REQUESTS or self._unanswered or self._running or self._just_ran:
+            return None
+        expected_ns = self._engine_time.predict_ns(rows)
+        if not 0 < expected_ns <= self._most_at_once_ns():
+            return None
+        if rows > self._max_rows or self._door.closed:
+            return None
+        arrived_ns = self._clock()
+        outputs = self._lone.outputs(
+            payloads, rows=rows, expected_ns=expected_ns, timeout_ns=timeout_ns
+        )
+        if outputs is not None:
+            written_ns, ended_ns = self._lone.written_ns, self._clock()
+            times = BatchTimes(written_ns - arrived_ns, ended_ns - written_ns, 0, arrived_ns)
+            self._ran_in_loop(functools.partial(self._count_alone, times, rows))
+        return outputs
+
+    def _count_alone(self, times: BatchTimes, rows: int) -> None:
+        took_ns = times.total_ns
+        self._statistics.record_batch(times, rows=rows)
+        self._statistics.record_answers(times, rows=rows, requests=[(took_ns, 0)])
+        self._engine_time.observe(rows=rows, took_ns=took_ns)
+        self._admission.service_time(None).observe(rows=rows, took_ns=took_ns)
 
     def refusal_of(self, kind: Hashable) -> bytes | None:
         """What was answered to a request of the same kind, where nothing has changed since.

@@ -31,6 +31,7 @@ MODULES = (
     "serving.door",
     "serving.execution",
     "serving.job",
+    "serving.lone_runs",
     "serving.pace",
     "serving.packing",
     "serving.policy",

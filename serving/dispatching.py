@@ -4,6 +4,7 @@ A batch runs in a worker thread, one per instance, so that the event loop never 
 that would cost more than the batch itself, in the loop.
 """
 
+import asyncio
 import functools
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from serving.completions import MOST_DOZE_NS
 from serving.engine import Engine
 from serving.execution import BatchRunner, Run
 from serving.job import Job
+from serving.lone_runs import Bind, LoneRuns
 from serving.policy import BatchPolicy
 from serving.service_time import ServiceTime
 from serving.statistics import ModelStatistics
@@ -27,7 +29,7 @@ from serving.workers import EngineBudget, Workers
 
 _LEAST_WAKE_NS: Final = 1_000_000
 # After so many requests that came one at a time, so much longer.
-_LONELY_REQUESTS: Final = 8
+LONELY_REQUESTS: Final = 8
 _LONELY_FACTOR: Final = 14
 _SOON_NS: Final = 1_000_000  # an instance that is free by then is given its next batch beforehand
 
@@ -49,6 +51,7 @@ class Dispatcher(Callers):
         budget: EngineBudget | None,
         ahead: int,
         at_once_ns: int,
+        bind: Bind | None,
         clock: Callable[[], int],
     ) -> None:
         super().__init__(
@@ -76,7 +79,9 @@ class Dispatcher(Callers):
         self._dispatch_is_due = False
         self._alarm = Alarm(self._wake, clock=clock)
         self._engine_time = service_time.copy() if service_time else ServiceTime(self._max_rows)
-        self._lonely = self._at_once_end_ns = 0
+        self._lone = LoneRuns(bind, policy=policy, names=self._names, clock=clock)
+        self._lonely = 0  # requests that came one at a time lately; each other one takes two off
+        self._just_ran = 0  # batches in the event loop, since it last looked who has come meanwhile
 
     def _dispatch(self) -> None:
         """Start as many batches as may be with the engine."""
@@ -198,12 +203,24 @@ class Dispatcher(Callers):
         self._admission.engine_free_ns = self._free_at()
         if alone and self._goes_at_once(batch):
             self._runner.execute(run)
-            self._deliver(run)
-            self._at_once_end_ns = self._clock()
+            self._deliver(run, in_loop=True)
             return
         self._workers.run(
             functools.partial(self._runner.execute, run), done=functools.partial(self._deliver, run)
         )
+
+    def _ran_in_loop(self, then: Callable[[], None]) -> None:
+        """A batch has run in the loop: `then` what has time until it has read who came meanwhile.
+
+        Who is read till then has waited, and did not come alone.
+        """
+        self._just_ran += 1
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._has_read, then)
+
+    def _has_read(self, then: Callable[[], None]) -> None:
+        self._just_ran -= 1
+        then()
 
     def _goes_at_once(self, batch: Batch) -> bool:
         """Whether a batch is so short that the event loop had better run it itself.
@@ -213,11 +230,13 @@ class Dispatcher(Callers):
         """
         if batch.jobs[0].shape_key is not None:
             return False
-        lonely = self._lonely >= _LONELY_REQUESTS
-        limit_ns = self._at_once_ns * (_LONELY_FACTOR if lonely else 1)
-        return 0 < self._engine_time.predict_ns(batch.rows) <= limit_ns
+        return 0 < self._engine_time.predict_ns(batch.rows) <= self._most_at_once_ns()
 
-    def _deliver(self, run: Run) -> None:
+    def _most_at_once_ns(self) -> int:
+        lonely = self._lonely >= LONELY_REQUESTS
+        return self._at_once_ns * (_LONELY_FACTOR if lonely else 1)
+
+    def _deliver(self, run: Run, *, in_loop: bool = False) -> None:
         """A batch has ended: answer its callers; where asked, not before those of earlier ones."""
         now_ns = self._clock()
         run.ended = True
@@ -226,19 +245,23 @@ class Dispatcher(Callers):
         if len(self._running) < self._instances:
             self._budget.end()  # else a batch that waited takes over
         self._admission.engine_free_ns = self._free_at()
+        learn = functools.partial(self._learn, run, now_ns=now_ns, backlog=self._has_backlog())
         if self._room.count:
-            self._learn(run, now_ns=now_ns)
+            learn()
             self._dispatch()  # first, so that the engine works while answers are sent
             self._settle_in_order(run, now_ns=now_ns)
-        else:  # nobody waits but for these answers
-            self._settle_in_order(run, now_ns=now_ns)
-            self._learn(run, now_ns=now_ns)
+            return
+        self._settle_in_order(run, now_ns=now_ns)  # nobody waits but for these answers
+        if in_loop:
+            self._ran_in_loop(learn)
+        else:
+            learn()
 
-    def _learn(self, run: Run, *, now_ns: int) -> None:
+    def _learn(self, run: Run, *, now_ns: int, backlog: bool) -> None:
         """Take note of how long a batch took, unless it failed."""
         if run.outputs is None:
             return
-        took_ns, backlog = now_ns - run.started_ns, self._has_backlog()
+        took_ns = now_ns - run.started_ns
         self._admission.learn(run.batch, took_ns=took_ns, now_ns=now_ns, backlog=backlog)
         if run.batch.jobs[0].shape_key is None:
             self._engine_time.observe(rows=run.batch.rows, took_ns=run.times.total_ns)

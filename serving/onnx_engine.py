@@ -12,7 +12,8 @@ import onnxruntime
 
 from ridgeline.datatypes import DATATYPES, datatype_of_onnx
 from ridgeline.errors import InvalidInput, Unavailable, Unsupported
-from ridgeline.model import FREE, TensorSpec
+from ridgeline.model import FREE, ModelSpec, TensorSpec
+from serving.bound_run import BoundRun, can_bind
 from serving.engine import EngineSettings
 from serving.graph_cache import CachedGraph
 from serving.request import Tensors
@@ -82,6 +83,20 @@ class OnnxEngine:
         if self._converts:
             inputs = {name: _to_feed(array, name=name) for name, array in inputs.items()}
         return session.run(outputs, inputs, self._run_options)  # type: ignore[no-any-return]
+
+    def bound(self, spec: ModelSpec, rows: int) -> BoundRun | None:
+        """Memory of its own for batches of so many rows of a model that this engine runs.
+
+        None where the sizes of its tensors are not fixed, or too large for that to pay.
+        """
+        axes = (rows,) if spec.batches else ()
+        inputs, outputs = (
+            tuple(replace(tensor, shape=(*axes, *tensor.shape)) for tensor in tensors)
+            for tensors in (spec.inputs, spec.outputs)
+        )
+        if self.provider != _PROVIDERS["cpu"][0] or not can_bind((*inputs, *outputs)):
+            return None
+        return BoundRun(self._session, inputs=inputs, outputs=outputs)
 
     def stop(self) -> None:
         """End running inferences at their next operator, and every later one at its first."""

@@ -74,6 +74,9 @@ class OnnxVersion(LoadedVersion):
             ahead=_AHEAD,
             # A graph whose cost cannot be counted may loop for as long as its data say.
             at_once_ns=AT_ONCE_NS if self.cost and self.cost.multiply_adds_per_sample else 0,
+            bind=functools.partial(self.engine.bound, self.engine_spec)
+            if isinstance(self.engine, OnnxEngine)
+            else None,
             refusal=refusal,
         )
         scheduler = BatchScheduler(

@@ -84,10 +84,19 @@ class GrpcService:
     def _open_inference(
         self, connection: SendingSide, number: int, head: CallHead, body: memoryview
     ) -> Stream | None:
-        """A call of ModelInfer; none where it is refused as the last one of its kind was."""
+        """A call of ModelInfer; none where it is answered already.
+
+        That is one that comes alone, and one that is refused as the last one of its kind was.
+        """
         found = self.known.find((body,), len(body))
         if found is not None:
-            known = found[0]
+            known, payloads = found
+            size = known.template.size
+            if size <= connection.peer_window and connection.admits(size):
+                answer = known.answer_alone(payloads, timeout_ns=head.timeout_ns)
+                if answer is not None:
+                    connection.answer_at_once(number, envelope=grpc_wire.OK, body=answer)
+                    return None
             block = known.batcher.refusal_of((known, head.timeout_ns))
             if block is not None:
                 connection.refuse_at_once(number, block=block)
@@ -162,11 +171,15 @@ class Call(Stream):
         self.connection.refuse(self, block=_block_of(error, like_triton=like_triton))
 
     def _submit(self, known: KnownRequest, payloads: tuple[Payload, ...]) -> None:
-        """Hand the job to its batcher, or be refused as the last one of this kind was."""
+        """Hand the job to its batcher, unless it comes alone, or is refused as its like was."""
         self._chunks = []
         batcher = known.batcher
         kind = (known, self._head.timeout_ns)
-        if self._found is None:  # else the last refusal has been looked for
+        if self._found is None:  # else all this has been tried
+            answer = known.answer_alone(payloads, timeout_ns=self._head.timeout_ns)
+            if answer is not None:
+                self.connection.answer(self, envelope=grpc_wire.OK, body=answer)
+                return
             block = batcher.refusal_of(kind)
             if block is not None:
                 self.connection.refuse(self, block=block)

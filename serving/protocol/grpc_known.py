@@ -38,6 +38,7 @@ class AnswerTemplate:
 
     before: tuple[bytes, ...]  # each output's raw bytes; the first holds all that comes first
     row_bytes: tuple[int, ...]
+    size: int  # of it all
 
     def body(self, outputs: BatchOutputs, first: int, last: int) -> list[Buffer]:
         """The framed message that carries those rows."""
@@ -66,6 +67,19 @@ class KnownRequest:
     template: AnswerTemplate
     wire_timeout_ns: int | None = None  # of header fields that are part of `head`
     like_triton: bool = False  # how errors are told
+
+    def answer_alone(
+        self, payloads: tuple[Payload, ...], *, timeout_ns: int | None
+    ) -> list[Buffer] | None:
+        """The answer to a request that comes alone; None for one that has to be submitted.
+
+        `timeout_ns` is what its caller gives it, beside what the request says itself.
+        """
+        own_ns = self.timeout_ns
+        if own_ns:
+            timeout_ns = own_ns if timeout_ns is None else min(own_ns, timeout_ns)
+        outputs = self.batcher.run_alone(payloads, rows=self.rows, timeout_ns=timeout_ns)
+        return None if outputs is None else self.template.body(outputs, 0, self.rows)
 
     def payloads(self, chunks: Sequence[memoryview]) -> tuple[Payload, ...] | None:
         """The tensors of a body of this size; None where it is of another kind."""
@@ -226,4 +240,4 @@ def _template(model: ReadyVersion, *, rows: int) -> AnswerTemplate:
     head = response.SerializeToString()
     length = len(head) + sum(map(len, headers)) + rows * sum(sizes)
     headers[0] = b"\0" + length.to_bytes(4, "big") + head + headers[0]
-    return AnswerTemplate(before=tuple(headers), row_bytes=tuple(sizes))
+    return AnswerTemplate(before=tuple(headers), row_bytes=tuple(sizes), size=PREFIX_BYTES + length)

@@ -120,24 +120,33 @@ class SendingSide:
             return
         size = sum(map(len, body))
         self._idle_frames = 0
-        if (
-            size <= self._send_window
-            and size <= stream.send_window
-            and size <= self._peer_frame_bytes
-        ):
-            self._send_window -= size
-            self._out += (envelope.before(number, size), *body, envelope.after(number))
-            if not self._flush_is_due:
-                if self._streams:
-                    self._flush_soon()
-                else:  # nothing is to come that could leave with it
-                    self._flush()
+        if size <= stream.send_window and self.admits(size):
+            self.answer_at_once(number, envelope=envelope, body=body)
             return
         self._send(HEADERS, END_HEADERS, number, envelope.head)
         self._streams[number] = stream  # until all is sent
         stream.unsent = deque((part, DATA, 0) for part in body)
         stream.unsent.append((envelope.trailers, HEADERS, END_HEADERS | END_STREAM))
         self._send_unsent(stream)
+
+    def admits(self, size: int) -> bool:
+        """Whether the peer takes so many bytes in one frame, as far as the connection goes."""
+        return size <= self._send_window and size <= self._peer_frame_bytes
+
+    def answer_at_once(self, number: int, *, envelope: Envelope, body: Sequence[Buffer]) -> None:
+        """Send a whole answer, whose size the peer admits, on a stream that is not open any more.
+
+        It need not have been: a request may be answered before it becomes a stream.
+        """
+        size = sum(map(len, body))
+        self._idle_frames = 0
+        self._send_window -= size
+        self._out += (envelope.before(number, size), *body, envelope.after(number))
+        if not self._flush_is_due:
+            if self._streams:
+                self._flush_soon()
+            else:  # nothing is to come that could leave with it
+                self._flush()
 
     def refuse(self, stream: Stream, *, block: bytes, reset: bool = False) -> None:
         """Answer by one header block alone; `reset` where the request has not ended yet."""

@@ -164,6 +164,10 @@ class DirectHttpProtocol(HttpToolsProtocol):
             self.data_received(held)
 
     def _submit(self, known: KnownRequest, payloads: tuple[Payload, ...]) -> None:
+        answer = known.answer_alone(payloads, timeout_ns=known.wire_timeout_ns)
+        if answer is not None:
+            self.respond(b"".join(answer))
+            return
         job = self._job = HttpJob(self.respond, known, payloads)
         try:
             job.batcher.submit(job)

@@ -151,4 +151,8 @@ def _template(model: ReadyVersion, *, rows: int) -> AnswerTemplate:
         "content-type": "application/octet-stream",
     }
     before = _head(HTTPStatus.OK, fields) + header
-    return AnswerTemplate(before=(before, *[b""] * (len(sizes) - 1)), row_bytes=tuple(sizes))
+    return AnswerTemplate(
+        before=(before, *[b""] * (len(sizes) - 1)),
+        row_bytes=tuple(sizes),
+        size=len(before) + rows * sum(sizes),
+    )

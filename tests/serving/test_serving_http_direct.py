@@ -86,6 +86,7 @@ def values(answer: tuple[int, dict[str, str], bytes]) -> list[float]:
 @pytest.fixture
 async def registry(repository, models, settings):
     repository.add("identity", models.identity())
+    repository.add("dense", models.dense(2, 1, weight=2))
     registry = Registry(settings)
     await registry.load()
     yield registry
@@ -182,6 +183,32 @@ async def test_answered_requests_leave_no_cycles(client, parsed, left_in_cycles)
     assert answers == [[3, 4]] * 3
     assert len(parsed) == 1
     assert left == []
+
+
+async def test_requests_that_come_one_at_a_time_are_not_queued(client, registry, monkeypatch):
+    batcher = registry.find("dense").batcher
+    queued, submit = [], batcher.submit
+    monkeypatch.setattr(batcher, "submit", lambda job: queued.append(submit(job)))
+    wanted = [values(await client.ask(request(array, model="dense"))) for array in (ONE, TWO)]
+
+    for number in range(30):
+        array = (ONE, TWO)[number % 2]
+        assert values(await client.ask(request(array, model="dense"))) == wanted[number % 2]
+
+    assert wanted[0] != wanted[1]
+    assert len(queued) <= 20
+
+
+async def test_requests_sent_ahead_are_answered_in_their_order(client, registry):
+    one, two = (request(array, model="dense") for array in (ONE, TWO))
+    for _ in range(20):
+        assert values(await client.ask(one))
+    wanted = [values(await client.ask(array)) for array in (one, two)]
+
+    await client.send(b"".join([one, two] * 200))
+
+    assert [values(await client.response()) for _ in range(400)] == wanted * 200
+    assert registry.find("dense").statistics.success == 422
 
 
 async def test_a_request_may_be_cut_anywhere(client, parsed):

@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper
 
 from ridgeline.datatypes import DATATYPES
 from ridgeline.errors import InvalidInput, Unavailable, Unsupported
-from ridgeline.model import FREE, TensorSpec
+from ridgeline.model import FREE, ModelSpec, TensorSpec
 from serving.engine import EngineSettings
 from serving.graph_cache import GraphCache
 from serving.onnx_engine import OnnxEngine, resolved_provider
@@ -221,3 +222,70 @@ def test_a_model_that_cannot_be_loaded_says_so_with_a_cache_too(tmp_path):
 
     with pytest.raises(Unavailable, match="cannot load"):
         OnnxEngine(path, settings=ONE_THREAD, cache=graph)
+
+
+# --- memory of its own for batches of one size ----------------------------------------------------
+
+
+def _spec(engine: OnnxEngine, *, max_batch_size: int = 8) -> ModelSpec:
+    """The contract of a model whose first axis is that of the batch, if it has one."""
+    first = 1 if max_batch_size else 0
+    inputs, outputs = (
+        tuple(replace(tensor, shape=tensor.shape[first:]) for tensor in tensors)
+        for tensors in (engine.inputs, engine.outputs)
+    )
+    return ModelSpec("m", max_batch_size, inputs, outputs)
+
+
+@pytest.mark.parametrize("datatype", sorted(set(DATATYPES) - {"BF16", "BYTES"}))
+def test_bound_memory_takes_bytes_and_gives_arrays_of_every_datatype(load, models, datatype):
+    engine = load(models.identity(datatype))
+    bound = engine.bound(_spec(engine), 3)
+
+    for value in (1, 0):  # again and again in the same memory
+        array = np.full((3, 2), value, dtype=DATATYPES[datatype].numpy)
+        bound.places[0][:] = array.tobytes()
+        [answer] = bound.run()
+        assert answer.dtype == array.dtype
+        assert answer.tolist() == array.tolist()
+
+
+def test_bound_memory_has_the_inputs_in_the_order_of_the_contract(load, models):
+    engine = load(models.two_inputs())
+    spec = _spec(engine)
+    inputs = {
+        tensor.name: np.random.default_rng(0).random((2, 3), np.float32) for tensor in spec.inputs
+    }
+    expected = engine.run(inputs, outputs=[tensor.name for tensor in spec.outputs])
+    turned = replace(spec, inputs=spec.inputs[::-1])
+
+    bound = engine.bound(turned, 2)
+    for tensor, place in zip(turned.inputs, bound.places, strict=True):
+        place[:] = inputs[tensor.name].tobytes()
+
+    assert [answer.tolist() for answer in bound.run()] == [array.tolist() for array in expected]
+
+
+def test_a_model_without_a_batch_axis_is_bound_as_it_is(load, models):
+    engine = load(models.identity(shape=()))
+    bound = engine.bound(_spec(engine, max_batch_size=0), 1)
+
+    bound.places[0][:] = np.float32(7).tobytes()
+
+    assert [answer.tolist() for answer in bound.run()] == [7]
+
+
+@pytest.mark.parametrize("datatype", ["BF16", "BYTES"])
+def test_what_has_to_be_converted_gets_no_memory_of_its_own(load, models, datatype):
+    engine = load(models.identity(datatype))
+
+    assert engine.bound(_spec(engine), 1) is None
+
+
+def test_nor_does_what_is_large_or_has_free_axes(load, models):
+    engine = load(models.identity())
+    free = load(models.identity(shape=("batch", "length")))
+
+    assert engine.bound(_spec(engine), 4096) is not None  # 64 KiB, both tensors together
+    assert engine.bound(_spec(engine), 4097) is None
+    assert free.bound(_spec(free), 1) is None

@@ -204,6 +204,39 @@ async def test_a_message_that_is_written_unusually_is_not_mistaken(client, datap
         assert service_pb2.ModelInferResponse.FromString(answer.message) == expectation
 
 
+# --- one at a time ------------------------------------------------------------------------------
+
+
+async def _turns():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_requests_that_come_one_at_a_time_are_answered_in_memory_of_their_own(
+    client, dataplane, registry, monkeypatch, count
+):
+    requests = [
+        message("versioned", {"x": rows(count, 2, first=first)}, model_version="2")
+        for first in (1, -5)
+    ]
+    expectations = [await expected(dataplane, request) for request in requests]
+    model = registry.find("versioned")
+    queued, submit = [], model.batcher.submit
+    monkeypatch.setattr(model.batcher, "submit", lambda job: queued.append(submit(job)))
+
+    for number in range(30):
+        answer = await client.call(INFER, framed(requests[number % 2].SerializeToString()))
+        assert answer.code == OK
+        parsed = service_pb2.ModelInferResponse.FromString(answer.message)
+        assert parsed == expectations[number % 2]
+        await _turns()
+
+    assert len(queued) <= 10
+    assert model.statistics.success == 32
+    assert not client.wire.connection._streams
+
+
 # --- on the way ---------------------------------------------------------------------------------
 
 
