@@ -96,9 +96,9 @@ class Batcher(Dispatcher):
             self._rest(now_ns)
             raise
         if self._unanswered or self._just_ran:
-            self._lonely = max(self._lonely - 2, 0)
+            self._lonely //= 2
         else:
-            self._lonely = min(self._lonely + 1, 2 * LONELY_REQUESTS)
+            self._lonely = min(self._lonely + 1, LONELY_REQUESTS)
         self._room.add(job)
         self._door.in_level[level] += 1
         if not self._unanswered:
@@ -130,13 +130,12 @@ class Batcher(Dispatcher):
             return None
         if rows > self._max_rows or self._door.closed:
             return None
-        arrived_ns = self._clock()
         outputs = self._lone.outputs(
             payloads, rows=rows, expected_ns=expected_ns, timeout_ns=timeout_ns
         )
         if outputs is not None:
-            written_ns, ended_ns = self._lone.written_ns, self._clock()
-            times = BatchTimes(written_ns - arrived_ns, ended_ns - written_ns, 0, arrived_ns)
+            begun_ns, written_ns = self._lone.begun_ns, self._lone.written_ns
+            times = BatchTimes(written_ns - begun_ns, self._clock() - written_ns, 0, begun_ns)
             self._ran_in_loop(functools.partial(self._count_alone, times, rows))
         return outputs
 

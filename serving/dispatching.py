@@ -80,7 +80,7 @@ class Dispatcher(Callers):
         self._alarm = Alarm(self._wake, clock=clock)
         self._engine_time = service_time.copy() if service_time else ServiceTime(self._max_rows)
         self._lone = LoneRuns(bind, policy=policy, names=self._names, clock=clock)
-        self._lonely = 0  # requests that came one at a time lately; each other one takes two off
+        self._lonely = 0  # requests that came one at a time; each other one halves it
         self._just_ran = 0  # batches in the event loop, since it last looked who has come meanwhile
 
     def _dispatch(self) -> None:

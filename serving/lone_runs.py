@@ -14,6 +14,7 @@ from serving.job import BatchOutputs
 from serving.policy import BatchPolicy
 
 _LEAST_TIMES: Final = 8  # the expected time: a tighter deadline is judged before the run
+_MOST_SIZES: Final = 64  # for which memory is kept
 _NEVER: Final = 1 << 60
 
 
@@ -35,7 +36,7 @@ Bind = Callable[[int], Bound | None]
 class LoneRuns:
     """Runs raw requests of one model, in memory of their own; `bind` gives it for so many rows.
 
-    `written_ns` is when the last one's inputs were there, by `clock`.
+    `begun_ns` and `written_ns` are when the last one began and had its inputs, by `clock`.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class LoneRuns:
         limits_ns = [policy.budget_ns, *(queue.timeout_ns for queue in policy.queues)]
         self._limit_ns = min((limit_ns for limit_ns in limits_ns if limit_ns), default=_NEVER)
         self._bound: dict[int, Bound | None] = {}
-        self.written_ns = 0
+        self.begun_ns = self.written_ns = 0
 
     def outputs(
         self, payloads: Sequence[Any], *, rows: int, expected_ns: int, timeout_ns: int | None
@@ -67,12 +68,11 @@ class LoneRuns:
         limit_ns = self._limit_ns if timeout_ns is None else min(timeout_ns, self._limit_ns)
         if self._bind is None or limit_ns < _LEAST_TIMES * expected_ns:
             return None
-        if rows not in self._bound:
-            self._bound[rows] = self._bind(rows)
-        bound = self._bound[rows]
-        if bound is None:
-            return None
         try:
+            bound = self._bound[rows] if rows in self._bound else self._new(self._bind, rows)
+            if bound is None:
+                return None
+            self.begun_ns = self._clock()
             for place, payload in zip(bound.places, payloads, strict=True):
                 _write(place, payload)
             self.written_ns = self._clock()
@@ -80,6 +80,12 @@ class LoneRuns:
         except Exception:  # noqa: BLE001 - whatever a kernel raises
             self._bound[rows] = None
             return None
+
+    def _new(self, bind: Bind, rows: int) -> Bound | None:
+        if len(self._bound) >= _MOST_SIZES:
+            self._bound.clear()
+        bound = self._bound[rows] = bind(rows)
+        return bound
 
 
 def _write(place: Any, payload: Any) -> None:

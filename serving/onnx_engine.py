@@ -87,14 +87,18 @@ class OnnxEngine:
     def bound(self, spec: ModelSpec, rows: int) -> BoundRun | None:
         """Memory of its own for batches of so many rows of a model that this engine runs.
 
-        None where the sizes of its tensors are not fixed, or too large for that to pay.
+        None where the sizes of its tensors are not fixed, or too large for that to pay; and where
+        an output is an input passed on, since ONNX Runtime then leaves our memory as it was.
         """
         axes = (rows,) if spec.batches else ()
         inputs, outputs = (
             tuple(replace(tensor, shape=(*axes, *tensor.shape)) for tensor in tensors)
             for tensors in (spec.inputs, spec.outputs)
         )
-        if self.provider != _PROVIDERS["cpu"][0] or not can_bind((*inputs, *outputs)):
+        tensors = (*inputs, *outputs)
+        if self.provider != _PROVIDERS["cpu"][0] or not can_bind(tensors):
+            return None
+        if len({tensor.name for tensor in tensors}) < len(tensors):
             return None
         return BoundRun(self._session, inputs=inputs, outputs=outputs)
 

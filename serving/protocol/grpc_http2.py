@@ -1,7 +1,7 @@
 """gRPC on our own HTTP/2, from the bytes of a connection to the batcher and back.
 
 A usual inference request costs no task and no parsing: what `grpc_known` recognises goes straight
-into the batcher's queue, and its answer from the batch to the connection. Everything else is a task
+to the batcher, and its answer from the batch to the connection. Everything else is a task
 over the methods that all front ends share; what streams is in `grpc_stream_call`.
 """
 
@@ -175,8 +175,11 @@ class Call(Stream):
         self._chunks = []
         batcher = known.batcher
         kind = (known, self._head.timeout_ns)
-        if self._found is None:  # else all this has been tried
-            answer = known.answer_alone(payloads, timeout_ns=self._head.timeout_ns)
+        if self._found is None:  # else `_open_inference` has looked
+            left_ns = None
+            if self.deadline_ns is not None:
+                left_ns = max(0, self.deadline_ns - time.monotonic_ns())
+            answer = known.answer_alone(payloads, timeout_ns=left_ns)
             if answer is not None:
                 self.connection.answer(self, envelope=grpc_wire.OK, body=answer)
                 return

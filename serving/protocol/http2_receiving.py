@@ -34,7 +34,8 @@ class ReceivingSide(SendingSide):
 
     `open_stream` is called for each request with what `read_head` made of its header fields, and
     with the whole body where that came at once. The stream is told of its body in any case; only
-    with a body may there be none, where the request was answered by `refuse_at_once`.
+    with a body may there be none, where the request was answered by `answer_at_once` or
+    `refuse_at_once`.
     """
 
     def __init__(

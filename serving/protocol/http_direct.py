@@ -1,7 +1,7 @@
 """HTTP/1.1 on uvicorn, but for the usual inference request, which never becomes an ASGI call.
 
-What `http_known` recognises in the bytes of a connection goes straight into the batcher's queue,
-and its answer from the batch to the connection. Everything else is uvicorn's and the application's.
+What `http_known` recognises in the bytes of a connection goes straight to the batcher, and its
+answer from the batch to the connection. Everything else is uvicorn's and the application's.
 """
 
 from collections.abc import Callable

@@ -219,6 +219,40 @@ async def test_what_fails_goes_the_usual_way_and_so_do_all_others_of_its_size(
     assert statistics.failure == {FailureReason.BACKEND: 1}
 
 
+async def test_who_gets_no_memory_goes_the_usual_way(make_lone, infer):
+    asked = []
+
+    def bind(rows):
+        asked.append(rows)
+        raise MemoryError
+
+    batcher = make_lone(batcher={"bind": bind})
+    await come_one_at_a_time(batcher, infer)
+
+    assert run_alone(batcher, 5) is None
+    assert run_alone(batcher, 5) is None
+    assert asked == [1]
+
+
+async def test_memory_is_kept_for_so_many_sizes_only(make_lone, infer, calibrated):
+    bound = []
+
+    def bind(rows):
+        bound.append(rows)
+        return Memory(rows)
+
+    times = calibrated(lambda _: 10 * US, max_rows=100)
+    batcher = make_lone(max_batch_size=100, batcher={"bind": bind, "service_time": times})
+    await come_one_at_a_time(batcher, infer)
+
+    for _ in range(2):
+        for rows in range(1, 66):
+            assert run_alone(batcher, *range(rows)) == [2 * number for number in range(rows)]
+            await pause()
+    assert 65 < len(bound) <= 130
+    assert len(batcher._lone._bound) <= 64
+
+
 async def test_a_model_that_stops_takes_no_more(make_lone, infer):
     batcher = make_lone()
     await come_one_at_a_time(batcher, infer)

@@ -289,3 +289,15 @@ def test_nor_does_what_is_large_or_has_free_axes(load, models):
     assert engine.bound(_spec(engine), 4096) is not None  # 64 KiB, both tensors together
     assert engine.bound(_spec(engine), 4097) is None
     assert free.bound(_spec(free), 1) is None
+
+
+def test_nor_does_a_model_that_passes_an_input_on(load):
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", [x], [y, x])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    engine = load(model.SerializeToString())
+    one = np.float32([[1, 2]])
+    passed = engine.run({"x": one}, outputs=["y", "x"])
+    assert [array.tolist() for array in passed] == [[[-1, -2]], [[1, 2]]]
+
+    assert engine.bound(_spec(engine), 1) is None
