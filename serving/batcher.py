@@ -95,7 +95,7 @@ class Batcher(Dispatcher):
             self._statistics.record_failure(FailureReason.REJECTED)
             self._rest(now_ns)
             raise
-        if self._unanswered or self._just_ran:
+        if self._unanswered or self._budget.just_ran:
             self._lonely //= 2
         else:
             self._lonely = min(self._lonely + 1, LONELY_REQUESTS)
@@ -123,7 +123,9 @@ class Batcher(Dispatcher):
         While requests come one at a time, and this one does, too. None where it has to be
         submitted.
         """
-        if self._lonely < LONELY_REQUESTS or self._unanswered or self._running or self._just_ran:
+        if self._lonely < LONELY_REQUESTS or self._unanswered or self._running:
+            return None
+        if self._budget.just_ran:
             return None
         expected_ns = self._engine_time.predict_ns(rows)
         if not 0 < expected_ns <= self._most_at_once_ns():

@@ -81,7 +81,6 @@ class Dispatcher(Callers):
         self._engine_time = service_time.copy() if service_time else ServiceTime(self._max_rows)
         self._lone = LoneRuns(bind, policy=policy, names=self._names, clock=clock)
         self._lonely = 0  # requests that came one at a time; each other one halves it
-        self._just_ran = 0  # batches in the event loop, since it last looked who has come meanwhile
 
     def _dispatch(self) -> None:
         """Start as many batches as may be with the engine."""
@@ -214,12 +213,12 @@ class Dispatcher(Callers):
 
         Who is read till then has waited, and did not come alone.
         """
-        self._just_ran += 1
+        self._budget.just_ran += 1
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, self._has_read, then)
 
     def _has_read(self, then: Callable[[], None]) -> None:
-        self._just_ran -= 1
+        self._budget.just_ran -= 1
         then()
 
     def _goes_at_once(self, batch: Batch) -> bool:

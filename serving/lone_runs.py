@@ -4,6 +4,7 @@ Between two of them the processor forgets: caches, and what it learned of branch
 counts then is how little code and memory is touched until the answer has left.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -12,6 +13,8 @@ from mypy_extensions import mypyc_attr
 
 from serving.job import BatchOutputs
 from serving.policy import BatchPolicy
+
+logger = logging.getLogger(__name__)
 
 _LEAST_TIMES: Final = 8  # the expected time: a tighter deadline is judged before the run
 _MOST_SIZES: Final = 64  # for which memory is kept
@@ -77,7 +80,8 @@ class LoneRuns:
                 _write(place, payload)
             self.written_ns = self._clock()
             return BatchOutputs(self._names, bound.run(), count=rows)
-        except Exception:  # noqa: BLE001 - whatever a kernel raises
+        except Exception:
+            logger.exception("requests of %d rows are no longer run alone", rows)
             self._bound[rows] = None
             return None
 

@@ -48,12 +48,14 @@ class EngineBudget:
 
     Together they run at most `cores` batches at once (the process has as many), but each model may
     always run one: a heavy model takes all cores while it is alone, and cannot keep a light one
-    from running. The ends of their batches come back through the same `completions`.
+    from running. The ends of their batches come back through the same `completions`. `just_ran`
+    counts the batches in the event loop since it last looked which requests have come meanwhile.
     """
 
     def __init__(self, cores: int) -> None:
         self.completions = Completions()
         self.cores = cores
+        self.just_ran = 0
         self._running = 0
         self._waiting: OrderedDict[Callable[[], None], None] = OrderedDict()
 

@@ -95,7 +95,7 @@ class GrpcService:
             if size <= connection.peer_window and connection.admits(size):
                 answer = known.answer_alone(payloads, timeout_ns=head.timeout_ns)
                 if answer is not None:
-                    connection.answer_at_once(number, envelope=grpc_wire.OK, body=answer)
+                    connection.answer_at_once(number, envelope=grpc_wire.OK, body=answer, size=size)
                     return None
             block = known.batcher.refusal_of((known, head.timeout_ns))
             if block is not None:

@@ -121,7 +121,7 @@ class SendingSide:
         size = sum(map(len, body))
         self._idle_frames = 0
         if size <= stream.send_window and self.admits(size):
-            self.answer_at_once(number, envelope=envelope, body=body)
+            self.answer_at_once(number, envelope=envelope, body=body, size=size)
             return
         self._send(HEADERS, END_HEADERS, number, envelope.head)
         self._streams[number] = stream  # until all is sent
@@ -133,12 +133,13 @@ class SendingSide:
         """Whether the peer takes so many bytes in one frame, as far as the connection goes."""
         return size <= self._send_window and size <= self._peer_frame_bytes
 
-    def answer_at_once(self, number: int, *, envelope: Envelope, body: Sequence[Buffer]) -> None:
-        """Send a whole answer, whose size the peer admits, on a stream that is not open any more.
+    def answer_at_once(
+        self, number: int, *, envelope: Envelope, body: Sequence[Buffer], size: int
+    ) -> None:
+        """Send a whole answer, of a size that the peer admits, on a stream that is not open.
 
         It need not have been: a request may be answered before it becomes a stream.
         """
-        size = sum(map(len, body))
         self._idle_frames = 0
         self._send_window -= size
         self._out += (envelope.before(number, size), *body, envelope.after(number))

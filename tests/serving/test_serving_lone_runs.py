@@ -7,6 +7,7 @@ import pytest
 
 from serving.policy import QueuePolicy
 from serving.statistics import FailureReason
+from serving.workers import EngineBudget
 
 pytestmark = pytest.mark.anyio
 US = 1_000
@@ -152,6 +153,18 @@ async def test_nor_has_who_is_read_together_with_one_that_was_run(make_lone, inf
     assert run_alone(batcher, 6) is None
     assert (await infer(batcher, 6))["y"].tolist() == [[12]]
     assert memories[1].runs == 1
+
+
+async def test_nor_has_who_is_read_together_with_one_of_another_model(make_lone, infer):
+    budget = EngineBudget(2)
+    one, other = (make_lone(batcher={"budget": budget, "bind": Memory}) for _ in range(2))
+    await come_one_at_a_time(one, infer)
+    await come_one_at_a_time(other, infer)
+
+    assert run_alone(one, 5) == [10]
+    assert run_alone(other, 6) is None
+    await pause()
+    assert run_alone(other, 6) == [12]
 
 
 async def test_once_requests_come_together_they_are_batched_again(make_lone, infer, engine):
