@@ -23,15 +23,19 @@ def share(part: float, *, of: float) -> float | None:
 
 
 def rate_figures(run: Mapping[str, Any], *, echo_s: float) -> dict[str, Any]:
-    """One run at `offered` times the capacity, which was `reference_per_s` around it."""
-    capacity_per_s = run["reference_per_s"]
+    """One run at `offered` times the capacity, which was `reference_per_s` around it.
+
+    Shares are of the capacity, or of what came where that was less: random arrivals at the capacity
+    of before may be fewer than what turns out to be the capacity around.
+    """
+    capacity_per_s, came_per_s = run["reference_per_s"], run["requests"] / run["duration_s"]
     remaining = remaining_per_s(capacity_per_s, refusals_per_s=run["refused_per_s"], echo_s=echo_s)
     return {
         "offered": run["offered"],
         "on_time_per_s": run["on_time_per_s"],
-        "on_time_share": share(run["on_time_per_s"], of=capacity_per_s),
+        "on_time_share": share(run["on_time_per_s"], of=min(capacity_per_s, came_per_s)),
         "remaining_per_s": remaining,
-        "on_time_to_remaining": share(run["on_time_per_s"], of=remaining),
+        "on_time_to_remaining": share(run["on_time_per_s"], of=min(remaining, came_per_s)),
         "refused_per_s": run["refused_per_s"],
         "refusal_p50_ms": run["refusal_p50_ms"],
         "refusal_p99_ms": run["refusal_p99_ms"],

@@ -24,6 +24,8 @@ def run(**changes):
         "refused_per_s": 500.0,
         "refusal_p50_ms": 1.0,
         "refusal_p99_ms": 2.0,
+        "requests": 1500,
+        "duration_s": 1.0,
         "sent": 1500,
         "server_cpu_s": 0.75,
         "reasons": [],
@@ -50,6 +52,13 @@ def test_a_rate_is_told_as_shares_of_the_capacity_and_of_what_remains():
     assert found["classes"] == {"100": {"on_time_share": 0.6, "p50_ms": 20, "p99_ms": 90}}
 
 
+def test_no_more_can_be_answered_than_came():
+    found = rate_figures(run(requests=1800, duration_s=2.0), echo_s=0)
+    assert found["on_time_share"] == pytest.approx(1.0)
+    assert found["on_time_to_remaining"] == pytest.approx(1.0)
+    assert found["remaining_per_s"] == 1000
+
+
 def test_where_refusals_would_take_all_there_is_no_share_of_the_rest():
     found = rate_figures(run(), echo_s=1)
     assert found["on_time_to_remaining"] is None
@@ -69,7 +78,7 @@ def raw():
         "echo": run(answered=5000, answered_per_s=5000.0, server_cpu_s=0.5),
         "rates": {
             "1": run(offered=1.0, reasons=["busy"]),
-            "1.5": run(reference_per_s=2000.0),
+            "1.5": run(reference_per_s=2000.0, requests=3000),
         },
         "mixed": run(),
         "recovery": run(recovery_ms=40.0),
