@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _LEAST_TIMES: Final = 8  # the expected time: a tighter deadline is judged before the run
 _MOST_SIZES: Final = 64  # for which memory is kept
+_MOST_FAILURES: Final = 8  # in a row: fewer are taken to be the requests' own fault
 _NEVER: Final = 1 << 60
 
 
@@ -57,6 +58,7 @@ class LoneRuns:
         limits_ns = [policy.budget_ns, *(queue.timeout_ns for queue in policy.queues)]
         self._limit_ns = min((limit_ns for limit_ns in limits_ns if limit_ns), default=_NEVER)
         self._bound: dict[int, Bound | None] = {}
+        self._failures = 0  # in a row
         self.begun_ns = self.written_ns = 0
 
     def outputs(
@@ -66,11 +68,13 @@ class LoneRuns:
 
         None for a request that has to go the usual way: where a deadline of its own or of its model
         is so tight that it has to be judged, where the engine has no memory for it, and where it
-        fails, since the usual way tells its caller. No other of that size is run then.
+        fails, since the usual way tells its caller. After eight failures in a row, no other of that
+        size is run.
         """
         limit_ns = self._limit_ns if timeout_ns is None else min(timeout_ns, self._limit_ns)
         if self._bind is None or limit_ns < _LEAST_TIMES * expected_ns:
             return None
+        bound = None
         try:
             bound = self._bound[rows] if rows in self._bound else self._new(self._bind, rows)
             if bound is None:
@@ -79,11 +83,16 @@ class LoneRuns:
             for place, payload in zip(bound.places, payloads, strict=True):
                 _write(place, payload)
             self.written_ns = self._clock()
-            return BatchOutputs(self._names, bound.run(), count=rows)
+            arrays = bound.run()
         except Exception:
-            logger.exception("requests of %d rows are no longer run alone", rows)
-            self._bound[rows] = None
+            self._failures += 1
+            if bound is None or self._failures == _MOST_FAILURES:
+                logger.exception("requests of %d rows are no longer run alone", rows)
+                self._bound[rows] = None
+                self._failures = 0
             return None
+        self._failures = 0
+        return BatchOutputs(self._names, arrays, count=rows)
 
     def _new(self, bind: Bind, rows: int) -> Bound | None:
         if len(self._bound) >= _MOST_SIZES:

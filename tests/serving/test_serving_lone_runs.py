@@ -215,21 +215,37 @@ async def test_no_batch_is_larger_than_the_model_admits(make_lone, infer):
     assert run_alone(batcher, *range(8)) == [2 * number for number in range(8)]
 
 
-async def test_what_fails_goes_the_usual_way_and_so_do_all_others_of_its_size(
+async def test_what_fails_goes_the_usual_way_and_hurts_nobody_else(
     make_lone, infer, memories, statistics
 ):
     batcher = make_lone()
     await come_one_at_a_time(batcher, infer)
 
-    assert run_alone(batcher, -1) is None
-    with pytest.raises(Exception, match="a kernel refused its input"):
-        await infer(batcher, -1)
+    for _ in range(20):
+        assert run_alone(batcher, -1) is None
+        with pytest.raises(Exception, match="a kernel refused its input"):
+            await infer(batcher, -1)
+        await come_one_at_a_time(batcher, infer)
+        assert run_alone(batcher, 5) == [10]
+        await pause()
+
+    assert memories[1].runs == 40
+    assert statistics.failure == {FailureReason.BACKEND: 20}
+
+
+async def test_a_size_that_always_fails_is_no_longer_tried(make_lone, infer, memories, caplog):
+    batcher = make_lone()
     await come_one_at_a_time(batcher, infer)
 
+    for _ in range(20):
+        assert run_alone(batcher, -1) is None
+
+    assert memories[1].runs == 8
+    assert [each.message for each in caplog.records] == [
+        "requests of 1 rows are no longer run alone"
+    ]
     assert run_alone(batcher, 5) is None
     assert run_alone(batcher, 5, 6) == [10, 12]
-    assert memories[1].runs == 1
-    assert statistics.failure == {FailureReason.BACKEND: 1}
 
 
 async def test_who_gets_no_memory_goes_the_usual_way(make_lone, infer):
